@@ -1,0 +1,1 @@
+"""Customer analytics that can be trusted."""

@@ -1,0 +1,33 @@
+"""The one assembler: production, tests and the command line get the same graph, with other resources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.intake import intake
+from analytics_assets.defs.jobs import JOBS
+from analytics_assets.defs.maintenance import compacted_events, layout_is_lean, swept_storage
+from analytics_assets.defs.marts import marts
+from analytics_assets.defs.publication import analytics_duckdb
+from analytics_assets.defs.resources import production_resources
+from analytics_assets.defs.sessions import sessions, users
+
+
+def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All assets, checks, jobs, sensors and schedules. Loading touches no data, network or credentials."""
+    return dg.Definitions(
+        assets=[intake, sessions, users, marts, analytics_duckdb, compacted_events, swept_storage],
+        asset_checks=[layout_is_lean],
+        jobs=JOBS,
+        sensors=SENSORS,
+        schedules=SCHEDULES,
+        resources={**production_resources(), **(resources or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_definitions()

@@ -1,0 +1,66 @@
+"""What starts runs without a person: landed files, days that wait for a rebuild, and the nightly look after storage."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from analytics_assets.defs.jobs import ingest, maintain, refresh
+from analytics_assets.defs.partitions import range_tags
+from analytics_assets.defs.resources import PipelineResource
+
+_BUSY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def busy(instance: dg.DagsterInstance, job: str) -> bool:
+    """Whether a run of `job` is waiting or going."""
+    return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_BUSY), limit=1))
+
+
+@dg.sensor(job=ingest, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks for an ingest run while files wait in `landing/<tenant>/`; one run takes them all."""
+    from analytics_assets.events.intake import utc_now
+
+    waiting, refused = pipeline.get().landed(utc_now())
+    if not waiting:
+        yield dg.SkipReason("; ".join(refused) or "no file waits in a landing folder")
+    elif busy(context.instance, ingest.name):
+        yield dg.SkipReason(f"{len(waiting)} waiting; an ingest run is going and takes what it finds")
+    else:
+        yield dg.RunRequest()
+
+
+@dg.sensor(job=refresh, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def waiting_days(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks for a refresh of the days that batches touched since they were last built, a run a range."""
+    from analytics_assets.events.days import ranges
+    from analytics_assets.pipeline import Pipeline
+
+    stages: Pipeline = pipeline.get()
+    if busy(context.instance, refresh.name):
+        yield dg.SkipReason("a refresh run is going")
+        return
+    with stages.connect() as con:
+        found = ranges(stages.pending(con))
+    if not found:
+        yield dg.SkipReason("no day waits for a rebuild")
+    for days in found:
+        yield dg.RunRequest(tags=range_tags(days))
+
+
+nightly = dg.ScheduleDefinition(
+    name="nightly",
+    job=maintain,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+SENSORS = [landing, waiting_days]
+SCHEDULES = [nightly]

@@ -1,0 +1,107 @@
+"""Intake: batches of raw events become `events`, `rejected_events` and `batches`."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from analytics_assets.defs.metadata import asset_spec, picture, stacked_days
+from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from analytics_assets.events.intake import BatchReport
+    from analytics_assets.pipeline import Pipeline
+
+
+class IntakeConfig(dg.Config):
+    """What to load. Without `path`: every file that waits in the landing folders."""
+
+    path: str | None = None
+    source: str | None = None
+    tenant: str | None = None
+
+
+@dg.multi_asset(
+    name="intake",
+    specs=[
+        asset_spec(EVENTS, group="intake", kinds={"deltalake", "duckdb", "parquet"}, owner=OWNER),
+        asset_spec(REJECTED, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
+        asset_spec(BATCHES, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
+    ],
+    pool="intake",
+)
+def intake(
+    context: dg.AssetExecutionContext,
+    config: IntakeConfig,
+    pipeline: PipelineResource,
+    duckdb: DuckDBResource,
+    progress: dg.ResourceParam[Progress],
+) -> Iterator[dg.MaterializeResult]:
+    from analytics_assets.events.intake import utc_now
+
+    stages = pipeline.get()
+    with duckdb.get_connection() as con:
+        reports = list(_load(context, config, stages, con, progress, utc_now()))
+        tables = {spec.name: stages.table(spec).snapshot() for spec in (EVENTS, REJECTED, BATCHES)}
+        days = con.execute(
+            f"select timestamp::date, tenant_id, count(*) from ({tables['events'].select()}) group by all order by all"
+        ).fetchall()
+    facts = _facts(reports)
+    for name, snapshot in tables.items():
+        shown = {**facts, "events a day": picture(stacked_days(days, "Events a day by tenant"))} if name == "events" else facts
+        yield dg.MaterializeResult(
+            name, metadata={"dagster/row_count": snapshot.rows, "table version": snapshot.version, **shown}
+        )
+
+
+def _load(
+    context: dg.AssetExecutionContext,
+    config: IntakeConfig,
+    stages: "Pipeline",
+    con: "duckdb.DuckDBPyConnection",
+    progress: Progress,
+    now: datetime,
+) -> Iterator["BatchReport"]:
+    if config.path:
+        if not config.source:
+            raise dg.Failure(f"give the source of {config.path}; declared are {', '.join(sorted(stages.sources))}")
+        with progress.bar(context, Path(config.path).name) as advance:
+            yield stages.load(con, Path(config.path), config.source, config.tenant, now, advance)
+        return
+    landed, refused = stages.landed(now)
+    for line in refused:
+        context.log.warning(line)
+    for file in landed:
+        with progress.bar(context, f"{file.tenant}/{file.path.name}") as advance:
+            report = stages.load_landed(con, file, now, advance)
+        if report.status == "set_aside":
+            context.log.warning(f"{file.path.name} was set aside: {report.reason}")
+        yield report
+
+
+def _facts(reports: list["BatchReport"]) -> dict[str, dg.MetadataValue]:
+    columns = ("batch_id", "file", "tenant", "status", "received", "rejected", "duplicates", "events", "seconds")
+    records = [
+        dg.TableRecord({name: value if isinstance(value := getattr(report, name), (int, float)) else str(value or "")
+                        for name in columns})
+        for report in reports
+    ]  # fmt: skip
+    reasons: dict[str, int] = {}
+    for report in reports:
+        for reason, rows in report.rejected_by_reason.items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    return {
+        "received": dg.MetadataValue.int(sum(report.received for report in reports)),
+        "rejected": dg.MetadataValue.int(sum(report.rejected for report in reports)),
+        "duplicates": dg.MetadataValue.int(sum(report.duplicates for report in reports)),
+        "new events": dg.MetadataValue.int(sum(report.events for report in reports)),
+        "rejected by reason": dg.MetadataValue.json(reasons),
+        "batches": dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in columns])),
+    }

@@ -1,0 +1,25 @@
+"""Jobs: what runs together in one process."""
+
+import dagster as dg
+
+# Files into events; the sensors ask for it, and people with a path in the launchpad.
+ingest = dg.define_asset_job(
+    "ingest",
+    selection=dg.AssetSelection.assets("events", "rejected_events", "batches"),
+    description="Load waiting files, or the file named in the config, into events.",
+)
+
+# Days of events into everything behind them, and out to the readers.
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "published"),
+    description="Rebuild a range of days behind events, then publish.",
+)
+
+maintain = dg.define_asset_job(
+    "maintain",
+    selection=dg.AssetSelection.groups("maintenance"),
+    description="Compact closed days, remove files nobody needs.",
+)
+
+JOBS = [ingest, refresh, maintain]

@@ -1,0 +1,56 @@
+"""Sessions, page views and users."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from analytics_assets.defs.metadata import asset_spec, column_schema
+from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
+from analytics_assets.defs.resources import OWNER, PipelineResource
+from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+
+_KINDS = {"deltalake", "duckdb"}
+
+
+@dg.multi_asset(
+    name="sessions",
+    specs=[
+        asset_spec(spec, group="sessions", kinds=_KINDS, owner=OWNER, deps=["events"])
+        for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS)
+    ],
+    partitions_def=DAYS,
+    backfill_policy=ONE_RUN,
+    pool="rebuild",
+)
+def sessions(
+    context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource
+) -> Iterator[dg.MaterializeResult]:
+    with duckdb.get_connection() as con:
+        rebuilt = pipeline.get().rebuild_sessions(con, days_of(context))
+    context.log.info(f"{len(rebuilt.days)} days: " + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items()))
+    for name, rows in rebuilt.rows.items():
+        yield dg.MaterializeResult(
+            name,
+            metadata={
+                "dagster/partition_row_count": rows,
+                "days rebuilt": len(rebuilt.days),
+                "events version": rebuilt.events_version,
+            },
+        )
+
+
+@dg.asset(
+    key=USERS.name,
+    description=USERS.comment,
+    deps=["sessions"],
+    group_name="sessions",
+    kinds=_KINDS,
+    owners=[OWNER],
+    metadata={"dagster/column_schema": column_schema(USERS)},
+    pool="rebuild",
+)
+def users(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
+    with duckdb.get_connection() as con:
+        rows = pipeline.get().rebuild_users(con)
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows})

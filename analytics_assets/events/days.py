@@ -1,0 +1,79 @@
+"""Which days wait for a rebuild: days that a batch touched after the tables behind `events` were last built for them.
+
+A publish shows events as they were at the version that the last rebuild read, and only if no day up to that version
+waits. So what readers see fits together, while batches keep arriving.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+
+from analytics_assets.events.tables import BATCHES
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.spec import Column, TableSpec
+from analytics_assets.warehouse.table import Table, replace_all
+
+BUILT_DAYS = TableSpec(
+    name="built_days",
+    comment="Per day the version of events from which the tables behind it were last built.",
+    columns=(
+        Column("date", "DATE", "Day (UTC)."),
+        Column("events_version", "BIGINT", "Version of the events table that the build read."),
+    ),
+    time_column=None,
+    order_by=("date",),
+)
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Consecutive days from `first` to `last`, both included."""
+
+    first: date
+    last: date
+
+    @property
+    def days(self) -> list[date]:
+        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+
+
+def pending_days(con: duckdb.DuckDBPyConnection, home: Home, events_version: int | None = None) -> list[date]:
+    """Days touched by a batch up to `events_version` (None: any) and not built since, oldest first."""
+    batches = Table(home.warehouse, BATCHES).snapshot().select()
+    built = Table(home.warehouse, BUILT_DAYS).snapshot().select()
+    limit = "true" if events_version is None else f"events_version <= {events_version}"
+    rows = con.execute(f"""
+        with touched as (
+            select unnest(days) as date, events_version from ({batches}) where {limit}
+        )
+        select t.date from touched t left join ({built}) b using (date)
+        group by t.date having max(t.events_version) > coalesce(max(b.events_version), -1)
+        order by t.date
+    """).fetchall()
+    return [row[0] for row in rows]
+
+
+def mark_built(con: duckdb.DuckDBPyConnection, home: Home, days: Sequence[date], events_version: int) -> None:
+    """Record that everything behind `days` was built from `events_version`."""
+    table = Table(home.warehouse, BUILT_DAYS)
+    known = table.snapshot().select()
+    con.execute("create or replace temp table just_built as select unnest(?::date[]) as date", [list(days)])
+    replace_all(
+        table,
+        con,
+        f"select date, max(events_version) as events_version from (select date, {events_version} as events_version "
+        f"from just_built union all {known}) group by date",
+    )
+
+
+def ranges(days: Sequence[date], gap_days: int = 31) -> list[DayRange]:
+    """`days` as few ranges: neighbours up to `gap_days` apart share one, since an empty day costs next to nothing."""
+    found: list[DayRange] = []
+    for day in sorted(days):
+        if found and (day - found[-1].last).days <= gap_days:
+            found[-1] = DayRange(found[-1].first, day)
+        else:
+            found.append(DayRange(day, day))
+    return found

@@ -1,0 +1,416 @@
+"""From mapped records to committed events: judge each record, keep the rejected, store every event exactly once.
+
+The identity of an event is (tenant_id, message_id). A record is compared only with files whose time range it can meet,
+so its cost depends on the batch and not on history. One batch is one commit, marked with the batch's id: loading it again
+does nothing, and a load that was killed leaves nothing but files that no version names.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction
+
+from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS, TYPES
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.settings import EventLimits, StorageRules, UserError
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.spec import literal
+from analytics_assets.warehouse.table import DataFile, Table, chunk_expression, scan
+
+MESSAGE_KEY = "(hash(tenant_id, message_id) >> 1)::bigint"
+# DuckDB does not promise that `hash` stays the same between versions; stored keys depend on it.
+_HASH_CHECK = ("select (hash('tenant', 'message') >> 1)::bigint", 6223499036190898590)
+INTAKE_LOCK = "intake"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One delivery: a file, or rejected records that are tried again."""
+
+    batch_id: str
+    source: str
+    tenant: str | None
+    file: str
+    bytes: int
+    received_at: datetime
+    twin_lookback: timedelta = timedelta(0)
+    status: str = "loaded"
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a batch. `received` = `rejected` + `duplicates` + `events`."""
+
+    batch_id: str
+    source: str
+    tenant: str | None
+    file: str
+    status: str
+    received: int
+    rejected: int
+    duplicates: int
+    events: int
+    seconds: float
+    bytes: int = 0
+    reason: str | None = None
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    days: tuple[date, ...] = ()
+    event_from: datetime | None = None
+    event_to: datetime | None = None
+    received_at: datetime | None = None
+    events_version: int = 0
+    known_before: bool = False
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of `batches`."""
+        row = {column.name: getattr(self, column.name) for column in BATCHES.columns}
+        return {
+            **row,
+            "rejected_by_reason": json.dumps(self.rejected_by_reason, sort_keys=True),
+            "days": list(self.days),
+        }
+
+    def as_note(self) -> str:
+        return json.dumps(asdict(self), default=lambda value: value.isoformat())
+
+    @classmethod
+    def from_note(cls, note: str) -> "BatchReport":
+        content = json.loads(note)
+        moments = ("event_from", "event_to", "received_at")
+        for name in moments:
+            content[name] = datetime.fromisoformat(content[name]) if content[name] else None
+        content["days"] = tuple(date.fromisoformat(day) for day in content["days"])
+        return cls(**content)
+
+
+def _rules(limits: EventLimits, tenants: Sequence[str], now: datetime) -> list[tuple[str, str]]:
+    """(reason, SQL condition), in the order in which they are tried."""
+    known = ", ".join(literal(tenant) for tenant in tenants) or "''"
+    types = ", ".join(literal(name) for name in TYPES)
+    latest = f"timestamp {literal((now + timedelta(hours=limits.future_hours)).isoformat(sep=' '))}"
+    ids = ("message_id", "user_id", "anonymous_id", "session_id")
+    # Counting keys means parsing; a key, its value and their punctuation take at least five bytes.
+    many_keys = f"strlen(properties) > {5 * limits.property_keys} and len(json_keys(properties)) > {limits.property_keys}"
+    return [
+        ("missing_tenant", "tenant_id is null or tenant_id = ''"),
+        ("unknown_tenant", f"tenant_id not in ({known})"),
+        ("missing_message_id", "message_id is null or message_id = ''"),
+        *((f"too_long:{name}", f"strlen({name}) > {limits.id_characters}") for name in ids),
+        ("unknown_type", f"type is null or type not in ({types})"),
+        ("missing_event", "event is null or event = ''"),
+        ("too_long:event", f"strlen(event) > {limits.id_characters}"),
+        ("missing_time", "timestamp is null"),
+        ("time_too_early", f"timestamp < timestamp {literal(limits.earliest)}"),
+        ("time_in_future", f"timestamp > {latest} or timestamp > received_at + interval {limits.future_hours} hours"),
+        ("received_in_future", f"received_at > {latest}"),
+        ("properties_too_large", f"strlen(properties) > {limits.properties_bytes}"),
+        ("context_too_large", f"strlen(context) > {limits.properties_bytes}"),
+        ("properties_not_an_object", "properties is not null and coalesce(try(json_type(properties)), '') <> 'OBJECT'"),
+        ("context_not_an_object", "context is not null and coalesce(try(json_type(context)), '') <> 'OBJECT'"),
+        ("too_many_properties", many_keys),
+    ]
+
+
+class Intake:
+    """Stores batches into `events`, `rejected_events` and `batches` of one data home."""
+
+    def __init__(self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str]) -> None:
+        self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
+        self.events = Table(home.warehouse, EVENTS)
+        self.rejected = Table(home.warehouse, REJECTED)
+        self.batches = Table(home.warehouse, BATCHES)
+
+    def store(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        batch: Batch,
+        slices: Callable[[], Iterator[Any]],
+        *,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> BatchReport:
+        """Load a batch. `slices()` yields while a relation `mapped` (see `sources`) stands on `con`, slice by slice.
+
+        The same batch again is answered from `batches`: every record that was not rejected then is a duplicate now.
+        """
+        check_hash(con)
+        with self.home.lock(INTAKE_LOCK):
+            self.finish_interrupted(con)
+            delta = self.events.open()
+            if Table.has(delta, batch.batch_id):
+                return self._known(con, batch)
+            started = time.monotonic()
+            state = _Loading(batch, list(self.events.snapshot_of(delta).files))
+            con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
+            try:
+                for _ in slices():
+                    progress(self._store_slice(con, state))
+            except BaseException:
+                self._discard(state)
+                raise
+            self._keep_rejected(con, batch)
+            report = state.report(time.monotonic() - started, delta.version() + 1)
+            self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
+            self._note_batch(con, report)
+            return report
+
+    def replay(
+        self, con: duckdb.DuckDBPyConnection, batch: Batch, slices: Callable[[], Iterator[Any]], *, dry_run: bool
+    ) -> BatchReport:
+        """Load rejected records again; those accepted now leave `rejected_events` after their events are committed.
+
+        A kill in between leaves a record in both, and the next replay finds it a duplicate and removes it.
+        With `dry_run` nothing is committed: the report says what would happen.
+        """
+        with self.home.lock(INTAKE_LOCK):
+            self.finish_interrupted(con)
+            started = time.monotonic()
+            delta = self.events.open()
+            state = _Loading(batch, list(self.events.snapshot_of(delta).files))
+            con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
+            try:
+                for _ in slices():
+                    self._store_slice(con, state)
+            except BaseException:
+                self._discard(state)
+                raise
+            report = state.report(time.monotonic() - started, delta.version() + 1)
+            if dry_run:
+                self._discard(state)
+                return report
+            if report.rejected < report.received:
+                self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
+                self._note_batch(con, report)
+                self._forget_accepted(con)
+            return report
+
+    def _forget_accepted(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Rewrite `rejected_events` without the records of `again` that were not rejected again."""
+        strange = con.execute("select count(*) from rejected_rows anti join again using (record_digest)").fetchall()[0][0]
+        if strange:
+            raise AssertionError(f"{strange} records changed their text in a replay; nothing was removed")
+        delta = self.rejected.open()
+        old = self.rejected.snapshot_of(delta)
+        kept = (
+            f"select * from ({old.select()}) anti join (select record_digest, copy from again anti join "
+            "(select record_digest from rejected_rows) using (record_digest)) using (record_digest, copy)"
+        )
+        adds = self.rejected.write(con, f"select {REJECTED.select_list} from ({kept})", "kept")
+        self.rejected.commit(delta, adds, old.files)
+
+    def set_aside(self, con: duckdb.DuckDBPyConnection, batch: Batch, reason: str) -> BatchReport:
+        """Record that a whole file could not be read; once for the same content."""
+        report = BatchReport(
+            batch.batch_id, batch.source, batch.tenant, batch.file, "set_aside", 0, 0, 0, 0, 0.0, batch.bytes, reason,
+            received_at=batch.received_at,
+        )  # fmt: skip
+        with self.home.lock(INTAKE_LOCK):
+            self.finish_interrupted(con)
+            self._note_batch(con, report)
+        return report
+
+    def _store_slice(self, con: duckdb.DuckDBPyConnection, state: "_Loading") -> int:
+        rules = _rules(self.limits, self.tenants, state.batch.received_at)
+        judged = "case when reason is not null then reason " + " ".join(
+            f"when {condition} then {literal(reason)}" for reason, condition in rules
+        )
+        con.execute(
+            f"create or replace temp table keys as select rn, tenant_id, message_id, timestamp, received_at, "
+            f"{MESSAGE_KEY} as message_key, {judged} end as reason from mapped"
+        )
+        counts = dict(con.execute("select reason, count(*) from keys group by 1").fetchall())
+        accepted = counts.pop(None, 0)
+        state.received += accepted + sum(counts.values())
+        for reason, rows in counts.items():
+            state.rejected[reason] = state.rejected.get(reason, 0) + rows
+        if counts:
+            self._collect_rejected(con, state.batch)
+        if accepted:
+            self._store_accepted(con, state)
+        return accepted + sum(counts.values())
+
+    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading") -> None:
+        first, last = con.execute("select min(timestamp), max(timestamp) from keys where reason is null").fetchall()[0]
+        lookback = state.batch.twin_lookback
+        self._mark_dropped(con, [f for f in state.files if f.meets(first - lookback, last + lookback)])
+        days = con.execute(
+            "select timestamp::date, count(*), min(timestamp), max(timestamp) "
+            "from keys anti join dropped using (rn) group by 1 order by 1"
+        ).fetchall()
+        if not days:
+            return
+        state.note_days(days)
+        dense = [day for day, rows, *_ in days if rows >= self.storage.dense_day_rows]
+        rows = sum(row[1] for row in days)
+        chunks = {day if day in dense else day.replace(day=1).isoformat() for day, *_ in days}
+        chunk = f", {chunk_expression('timestamp::date', dense)} as chunk" if len(chunks) > 1 else ""
+        columns = ", ".join(column.name for column in SOURCE_COLUMNS)
+        select = (
+            f"select {columns}, {literal(state.batch.source)} as source, {literal(state.batch.batch_id)} as batch_id, "
+            f"{MESSAGE_KEY} as message_key{chunk} from mapped anti join dropped using (rn)"
+        )
+        adds = self.events.write(con, select, "batch", chunked=bool(chunk), ordered=rows >= self.storage.sorted_from_rows)
+        state.add(adds, self.events)
+
+    def _mark_dropped(self, con: duckdb.DuckDBPyConnection, old: list[DataFile]) -> None:
+        """Table `dropped`: the rows of `keys` that must not be stored: rejected, or twins of what is there."""
+        con.execute("create or replace temp table dropped as select rn from keys where reason is not null")
+        con.execute(
+            "create or replace temp table doubled as select message_key from keys where reason is null "
+            "group by 1 having count(*) > 1"
+        )
+        con.execute(
+            "insert into dropped select rn from (select rn, row_number() over (partition by tenant_id, message_id "
+            "order by received_at, timestamp, rn) as nth from keys semi join doubled using (message_key) "
+            "where reason is null) where nth > 1"
+        )
+        if not old:
+            return
+        # The old keys stream past the small batch; built the other way round, history would be hashed each time.
+        # Strings are read only if a hash matched at all, and decide.
+        stored = scan([file.path for file in old])
+        con.execute(
+            f"create or replace temp table matched as select distinct message_key from "
+            f"(select message_key from {stored}) semi join keys using (message_key)"
+        )
+        if con.execute("select count(*) from matched").fetchall()[0][0] == 0:
+            return
+        con.execute(
+            f"create or replace temp table twins as select distinct tenant_id, message_id from "
+            f"(select message_key, tenant_id, message_id from {stored}) semi join matched using (message_key)"
+        )
+        con.execute(
+            "insert into dropped select rn from keys semi join twins using (tenant_id, message_id) anti join dropped using (rn)"
+        )
+
+    def _collect_rejected(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+        landed_for = literal(batch.tenant) if batch.tenant else "null"
+        identity = f"concat_ws(chr(31), {literal(batch.source)}, {literal(batch.tenant or '')}, raw)"
+        con.execute(
+            f"insert into rejected_rows by name select coalesce(tenant_id, {landed_for}) as tenant_id, "
+            f"{literal(batch.source)} as source, {landed_for} as landed_for, k.reason, raw, "
+            f"md5({identity}) as record_digest, {literal(batch.batch_id)} as batch_id, "
+            f"timestamp {literal(str(batch.received_at))} as received_at "
+            "from (select rn, tenant_id, raw from mapped) join (select rn, reason from keys where reason is not null) k "
+            "using (rn)"
+        )
+
+    def _keep_rejected(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+        """Commit the rejected records that are not there yet: the same record and copy number is the same row."""
+        if con.execute("select count(*) from rejected_rows").fetchall()[0][0] == 0:
+            return
+        delta = self.rejected.open()
+        columns = REJECTED.select_list.replace('"copy"', "row_number() over (partition by record_digest) as copy")
+        known = self.rejected.snapshot_of(delta).select()
+        fresh = (
+            f"select * from (select {columns} from rejected_rows) "
+            f"anti join (select record_digest, copy from ({known})) using (record_digest, copy)"
+        )
+        adds = self.rejected.write(con, f"select {REJECTED.select_list} from ({fresh})", "rejected")
+        if adds:
+            self.rejected.commit(delta, adds, note={"batch_id": batch.batch_id})
+
+    def _note_batch(self, con: duckdb.DuckDBPyConnection, report: BatchReport) -> None:
+        delta = self.batches.open()
+        mark = f"{report.batch_id}:{report.status}"
+        if Table.has(delta, mark):
+            return
+        row = report.as_row()
+        casts = ", ".join(f"?::{column.type} as {column.name}" for column in BATCHES.columns)
+        values = [row[column.name] for column in BATCHES.columns]
+        con.execute(f"create or replace temp table batch_row as select {casts}", values)
+        adds = self.batches.write(con, "select * from batch_row", "batch")
+        self.batches.commit(delta, adds, transaction=mark)
+
+    def finish_interrupted(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Write the row of a batch whose events were committed by a process that died before it wrote the row.
+
+        Each load holds the lock until its row stands, so only the newest load can lack it.
+        """
+        delta = self.events.open()
+        report = last_batch(delta)
+        if report:
+            self._note_batch(con, report)
+
+    def _known(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> BatchReport:
+        rows = con.execute(
+            f"select received, rejected, rejected_by_reason, events_version from ({self.batches.snapshot().select()}) "
+            "where batch_id = ?",
+            [batch.batch_id],
+        ).fetchall()
+        received, rejected, reasons, version = rows[0]
+        return BatchReport(
+            batch.batch_id, batch.source, batch.tenant, batch.file, batch.status, received, rejected,
+            duplicates=received - rejected, events=0, seconds=0.0, bytes=batch.bytes,
+            rejected_by_reason=json.loads(reasons), events_version=version, known_before=True,
+        )  # fmt: skip
+
+    def _discard(self, state: "_Loading") -> None:
+        for add in state.adds:
+            (self.events.path / add.path).unlink(missing_ok=True)
+
+
+class _Loading:
+    """What a load has done so far."""
+
+    def __init__(self, batch: Batch, files: list[DataFile]) -> None:
+        self.batch, self.files = batch, files
+        self.adds: list[AddAction] = []
+        self.received = self.events = 0
+        self.rejected: dict[str, int] = {}
+        self.days: set[date] = set()
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+
+    def note_days(self, days: list[tuple[date, int, datetime, datetime]]) -> None:
+        self.days.update(row[0] for row in days)
+        self.events += sum(row[1] for row in days)
+        self.first = min(row[2] for row in days) if self.first is None else min(self.first, *(row[2] for row in days))
+        self.last = max(row[3] for row in days) if self.last is None else max(self.last, *(row[3] for row in days))
+
+    def add(self, adds: list[AddAction], table: Table) -> None:
+        """Later slices of the batch must see these files too, or twins in two slices would both be stored."""
+        self.adds += adds
+        for add in adds:
+            stats = json.loads(add.stats)
+            low, high = stats["minValues"].get("timestamp"), stats["maxValues"].get("timestamp")
+            moments = [datetime.fromisoformat(value) if value else None for value in (low, high)]
+            self.files.append(DataFile(str(table.path / add.path), stats["numRecords"], add.size, *moments))
+
+    def report(self, seconds: float, version: int) -> BatchReport:
+        rejected = sum(self.rejected.values())
+        return BatchReport(
+            self.batch.batch_id, self.batch.source, self.batch.tenant, self.batch.file, self.batch.status,
+            self.received, rejected, self.received - rejected - self.events, self.events, round(seconds, 3),
+            self.batch.bytes, None, dict(sorted(self.rejected.items())), tuple(sorted(self.days)),
+            self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,
+        )  # fmt: skip
+
+
+def last_batch(delta: DeltaTable) -> BatchReport | None:
+    """The report that the newest commit of `events` carries, if that commit is a load."""
+    newest = delta.history(1)
+    note = newest[0].get("batch") if newest else None
+    return BatchReport.from_note(note) if note else None
+
+
+def check_hash(con: duckdb.DuckDBPyConnection) -> None:
+    """Raise UserError if this DuckDB hashes differently from the one that wrote the stored keys."""
+    query, expected = _HASH_CHECK
+    if con.execute(query).fetchall()[0][0] != expected:
+        raise UserError("this DuckDB version hashes differently from the stored keys; install the version in requirements.lock")
+
+
+def utc_now() -> datetime:
+    """The wall clock, UTC and without a zone, as all times in the warehouse are."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def file_batch(path: Path, digest: str, source: str, tenant: str | None, now: datetime, lookback: timedelta) -> Batch:
+    return Batch(digest, source, tenant, path.name, path.stat().st_size, now, lookback)

@@ -1,0 +1,385 @@
+"""The stages as plain functions over one data home: load, rebuild days, publish, look after storage.
+
+Dagster's assets, the command line and the benchmarks all call these; nothing here knows Dagster. Each stage reads what is
+committed, commits what it made, and can be killed and run again.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+
+from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
+from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.marts.build import BuildResult, build
+from analytics_assets.marts.tables import mart_tables
+from analytics_assets.sessions.build import (
+    build_sessions,
+    merge_identities,
+    resolved_identities,
+    stitched,
+    users,
+    window,
+)
+from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+from analytics_assets.settings import Settings, UserError
+from analytics_assets.sources.mapping import Source, load_sources
+from analytics_assets.sources.readers import UnreadableFile, slices, slices_from_raw
+from analytics_assets.warehouse.connect import connection
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, Check, Publishable, Published, publish
+from analytics_assets.warehouse.spec import TableSpec, literal
+from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, replace_all, replace_days
+
+REBUILD_LOCK = "rebuild"
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What a stage rebuilt: the days it replaced and the rows it wrote, per table."""
+
+    days: tuple[date, ...]
+    rows: dict[str, int]
+    events_version: int
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A file in the landing folder: whose it is, and which source reads it."""
+
+    path: Path
+    tenant: str
+    source: str
+
+
+class Waiting(UserError):
+    """A publish would show days half rebuilt; the run that rebuilds them publishes."""
+
+
+class Pipeline:
+    """All stages of one data home."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = Home(settings.home)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        return load_sources(self.settings.config / "sources")
+
+    @cached_property
+    def intake(self) -> Intake:
+        limits = self.settings.limits
+        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants))
+
+    def table(self, spec: TableSpec) -> Table:
+        return Table(self.home.warehouse, spec)
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        storage = self.settings.limits.storage
+        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads) as con:
+            yield con
+
+    # Loading
+
+    def source(self, name: str) -> Source:
+        if name not in self.sources:
+            raise UserError(f"there is no source '{name}'; declared are {', '.join(sorted(self.sources))}")
+        return self.sources[name]
+
+    def load(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        path: Path,
+        source_name: str,
+        tenant: str | None,
+        now: datetime,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> BatchReport:
+        """Load one file as one batch. A file that cannot be read is recorded as set aside, with the reason."""
+        source = self.source(source_name)
+        if tenant is not None and tenant not in self.settings.tenants:
+            raise UserError(f"tenant '{tenant}' is not declared; add it to {self.settings.config / 'tenants.yaml'}")
+        digest = file_digest(path, source.name, tenant)
+        batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback)
+        try:
+            return self.intake.store(
+                con, batch, lambda: slices(con, path, source, tenant=tenant, received_at=now), progress=progress
+            )
+        except UnreadableFile as error:
+            return self.intake.set_aside(con, batch, str(error))
+
+    def landed(self, now: datetime, settle_seconds: float = 2.0) -> tuple[list[Landed], list[str]]:
+        """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken.
+
+        Hidden files, `.part` and `.tmp` files and files changed within `settle_seconds` are still being written.
+        """
+        waiting, refused = [], []
+        root = self.home.landing.resolve()
+        limit = now.replace(tzinfo=UTC).timestamp() - settle_seconds
+        for path in sorted(root.glob("*/**/*")):
+            parts = path.relative_to(root).parts
+            if not path.is_file() or any(part.startswith(".") for part in parts) or path.suffix in (".part", ".tmp"):
+                continue
+            tenant = self.settings.tenants.get(parts[0])
+            if tenant is None:
+                refused.append(f"landing/{'/'.join(parts)}: tenant '{parts[0]}' is not declared in tenants.yaml")
+            elif not path.resolve().is_relative_to(root):
+                refused.append(f"landing/{'/'.join(parts)}: is a link that leaves the landing folder")
+            elif path.stat().st_mtime <= limit:
+                waiting.append(Landed(path, tenant.id, tenant.source))
+        return sorted(waiting, key=lambda landed: landed.path.stat().st_mtime), refused
+
+    def load_landed(
+        self, con: duckdb.DuckDBPyConnection, landed: Landed, now: datetime,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> BatchReport:  # fmt: skip
+        """Load a landed file, then move it: to `received/`, or to `set_aside/` with the reason beside it."""
+        report = self.load(con, landed.path, landed.source, landed.tenant, now, progress)
+        aside = report.status == "set_aside"
+        folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
+        moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
+        if aside:
+            moved.with_name(moved.name + ".reason.txt").write_text(f"{report.reason}\n", encoding="utf-8")
+        return report
+
+    def replay_rejected(
+        self, con: duckdb.DuckDBPyConnection, now: datetime, *, reason: str | None, source: str | None,
+        tenant: str | None, dry_run: bool,
+    ) -> list[BatchReport]:  # fmt: skip
+        """Try rejected records again, a batch a source and tenant; those that are accepted now leave `rejected_events`."""
+        rejected = self.table(REJECTED).snapshot().select()
+        filters = {"reason": reason, "source": source, "tenant_id": tenant}
+        chosen = " and ".join([f"{name} = {literal(value)}" for name, value in filters.items() if value is not None])
+        con.execute(f"create or replace temp table again as select * from ({rejected}) where {chosen or 'true'}")
+        groups = con.execute("select distinct source, landed_for from again order by all").fetchall()
+        reports = []
+        for name, landed_for in groups:
+            known = self.source(name)
+            rows = con.execute(
+                "select raw, record_digest, copy from again where source = ? and landed_for is not distinct from ? "
+                "order by record_digest, copy",
+                [name, landed_for],
+            ).fetchall()
+            content = hashlib.sha256(repr((name, landed_for, now.isoformat(), rows)).encode()).hexdigest()[:32]
+            batch = Batch(content, name, landed_for, "rejected_events", 0, now, known.twin_lookback, "replayed")
+            raws = [row[0] for row in rows]
+            report = self.intake.replay(
+                con, batch, lambda raws=raws, known=known, landed_for=landed_for: slices_from_raw(
+                    con, raws, known, tenant=landed_for, received_at=now), dry_run=dry_run,
+            )  # fmt: skip
+            reports.append(report)
+        return reports
+
+    # Rebuilding the tables behind events
+
+    def pending(self, con: duckdb.DuckDBPyConnection) -> list[date]:
+        return pending_days(con, self.home)
+
+    def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
+        """Rebuild sessions, page views and runaways of `days` (and of days their sessions reach into), and identities."""
+        rules, dense = self.settings.limits.sessions, self.settings.limits.storage.dense_day_rows
+        with self.home.lock(REBUILD_LOCK):
+            events = self.table(EVENTS).snapshot()
+            low, high = window(days, rules)
+            wide = _bounded(events, low, high)
+            asked = _bounded(events, *day_bounds(days))
+            built = build_sessions(con, wide, days, rules)
+            rows = {}
+            for spec, relation in (
+                (SESSIONS, "new_sessions"), (PAGE_VIEWS, "new_page_views"), (RUNAWAYS, "new_runaways")
+            ):  # fmt: skip
+                select = f"select {spec.select_list} from {relation}"
+                _, rows[spec.name] = replace_days(self.table(spec), con, select, built.days, dense_day_rows=dense)
+            known = self.table(IDENTITIES).snapshot().select()
+            note = {"events_version": str(events.version)}
+            replace_all(self.table(IDENTITIES), con, merge_identities(asked, known), note)
+            return Rebuild(built.days, rows, events.version)
+
+    def rebuild_users(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Rebuild the users table from all sessions; returns its rows."""
+        with self.home.lock(REBUILD_LOCK):
+            replace_all(self.table(USERS), con, users(self._stitched(con, SESSIONS)))
+            return self.table(USERS).snapshot().rows
+
+    def rebuild_marts(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> tuple[Rebuild, BuildResult]:
+        """Rebuild the marts of `days` with dbt from the events that the sessions were built from.
+
+        The days count as built when everything is committed and no test failed.
+        """
+        dense = self.settings.limits.storage.dense_day_rows
+        with self.home.lock(REBUILD_LOCK):
+            version = self.built_version()
+            work_db = self.home.work / "marts.duckdb"
+            self._make_work_db(work_db, days, version)
+            result = build(work_db, self.home.work / "dbt", None)
+            rows = {}
+            con.execute(f"attach {literal(str(work_db))} as marts (read_only)")
+            try:
+                for spec in mart_tables():
+                    select = f"select {spec.select_list} from marts.main.{spec.name}"
+                    if spec.time_column is None:
+                        replace_all(self.table(spec), con, select)
+                        rows[spec.name] = self.table(spec).snapshot().rows
+                    else:
+                        _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
+            finally:
+                con.execute("detach marts")
+            if result.ok:
+                mark_built(con, self.home, days, version)
+            return Rebuild(tuple(days), rows, version), result
+
+    def built_version(self) -> int:
+        """The version of events that the sessions were last built from."""
+        for entry in self.table(IDENTITIES).open().history(20):
+            if "events_version" in entry:
+                return int(entry["events_version"])
+        raise UserError("no sessions are built yet; run `analytics ingest` or `analytics demo` first")
+
+    def _make_work_db(self, path: Path, days: Sequence[date], version: int) -> None:
+        """The private database that dbt works in: views over exactly the files of one version."""
+        path.unlink(missing_ok=True)
+        events = self.table(EVENTS).snapshot(version)
+        storage = self.settings.limits.storage
+        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
+            con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
+            identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
+            con.execute(f"create table identities as select tenant_id, from_id as anonymous_id, user_id from ({identities})")
+            asked = f"{_bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
+            con.execute(f"create view events as {stitched(asked, _IDENTITIES_IN_WORK, EVENTS.column_names)}")
+            sessions = self.table(SESSIONS).snapshot().select()
+            con.execute(f"create view sessions as {stitched(sessions, _IDENTITIES_IN_WORK, SESSIONS.column_names)}")
+
+    def _stitched(self, con: duckdb.DuckDBPyConnection, spec: TableSpec) -> str:
+        identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
+        con.execute(f"create or replace temp table resolved as {identities}")
+        return stitched(self.table(spec).snapshot().select(), "select * from resolved", spec.column_names)
+
+    # Looking after storage
+
+    def compact(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Compaction:
+        """Compact the closed days of `events`."""
+        closed_before = now - timedelta(days=self.settings.limits.storage.compact_after_days)
+        with self.home.lock(INTAKE_LOCK):
+            self.intake.finish_interrupted(con)
+            return compact(self.table(EVENTS), con, closed_before)
+
+    def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        """Remove files that no kept version names; returns (files, bytes)."""
+        with self.home.lock(INTAKE_LOCK), self.home.lock(REBUILD_LOCK), self.home.lock(PUBLISH_LOCK):
+            self.intake.finish_interrupted(con)
+            return sweep(self.home, self.specs)
+
+    @property
+    def specs(self) -> list[TableSpec]:
+        """Every table of the warehouse."""
+        return [EVENTS, REJECTED, BATCHES, BUILT_DAYS, SESSIONS, PAGE_VIEWS, RUNAWAYS, IDENTITIES, USERS, *mart_tables()]
+
+    def layout(self) -> list[LayoutAdvice]:
+        dense = self.settings.limits.storage.dense_day_rows
+        return [layout_advice(self.table(spec).snapshot(), dense) for spec in self.specs]
+
+    # Publishing
+
+    def publish(
+        self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
+        progress: Callable[[str], None] = lambda table: None,
+    ) -> Published:  # fmt: skip
+        """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt."""
+        with self.home.lock(REBUILD_LOCK):
+            version = self.built_version()
+            waiting = pending_days(con, self.home, version)
+            if waiting:
+                raise Waiting(
+                    f"{len(waiting)} {'day waits' if len(waiting) == 1 else 'days wait'} for a rebuild "
+                    f"(first {waiting[0]}); the run that rebuilds them publishes"
+                )
+            return publish(
+                self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
+                keep=self.settings.limits.storage.keep_versions,
+            )  # fmt: skip
+
+    def _publishables(self, events_version: int) -> list[Publishable]:
+        snapshots = {
+            spec.name: self.table(spec).snapshot()
+            for spec in (REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, IDENTITIES, *mart_tables())
+        }
+        events = self.table(EVENTS).snapshot(events_version)
+        batches = f"{snapshots['batches'].select()} where events_version <= {events_version}"
+        identities = resolved_identities(snapshots["identities"].select())
+        tables = [
+            Publishable(EVENTS, events, hidden=("message_key",)),
+            Publishable(REJECTED, snapshots["rejected_events"]),
+            Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
+        ]
+        for spec in (SESSIONS, PAGE_VIEWS):
+            select = stitched(snapshots[spec.name].select(), identities, spec.column_names)
+            tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
+        for spec in (RUNAWAYS, USERS, *mart_tables()):
+            tables.append(Publishable(spec, snapshots[spec.name]))
+        return tables
+
+
+_IDENTITIES_IN_WORK = "select tenant_id, anonymous_id as from_id, user_id from identities"
+
+# Accounting between the layers of a staged version: each SELECT must be empty.
+CHECKS: tuple[Check, ...] = (
+    (
+        "every received record is accounted for",
+        "select batch_id, received, rejected, duplicates, events from batches where received <> rejected + duplicates + events",
+    ),
+    (
+        "events are those that the batches brought",
+        "select * from (select (select count(*) from events) as events, "
+        "(select coalesce(sum(events), 0) from batches) as brought) where events <> brought",
+    ),
+    (
+        "events are those that the daily rollup counts",
+        "select * from (select (select count(*) from events) as events, "
+        "(select coalesce(sum(events), 0) from events_daily) as counted) where events <> counted",
+    ),
+    (
+        "events are in a session or in a runaway",
+        "select * from (select (select count(*) from events) as events, (select coalesce(sum(events), 0) from sessions) "
+        "+ (select coalesce(sum(events), 0) from runaway_sessions) as placed) where events <> placed",
+    ),
+    (
+        "revenue is that of the events",
+        "select * from (select (select coalesce(sum(revenue), 0) from events) as earned, "
+        "(select coalesce(sum(revenue), 0) from revenue_daily) as summed) where earned <> summed",
+    ),
+)
+
+
+def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
+    column = snapshot.spec.time_column
+    return (
+        f"{snapshot.select(snapshot.between(low, high))} "
+        f"{'and' if not snapshot.between(low, high) else 'where'} {column} between "
+        f"timestamp {literal(str(low))} and timestamp {literal(str(high))}"
+    )
+
+
+def file_digest(path: Path, source: str, tenant: str | None) -> str:
+    """Identity of a delivery: the source, the tenant argument and the content of the file, not its name."""
+    with path.open("rb") as handle:
+        content = hashlib.file_digest(handle, "sha256").digest()
+    return hashlib.sha256(b"\x1f".join([source.encode(), (tenant or "").encode(), content])).hexdigest()[:32]
+
+
+def move_into(folder: Path, path: Path, name: str) -> Path:
+    """Move `path` into `folder` as `name`, over an equal file that a killed run left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / name
+    shutil.move(str(path), str(target))
+    return target

@@ -1,0 +1,192 @@
+"""Typed settings: where the data home lies, and what the files under `config/` declare.
+
+Everything is validated when it is loaded; a wrong line is one sentence with file, line and cure. Reads declarations only,
+never data.
+"""
+
+import os
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+CONFIG = Path(__file__).parent / "config"
+PROJECT = Path(__file__).parent.parent
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+class UserError(Exception):
+    """An error that a person can act on: one line, no traceback unless asked for."""
+
+
+class ConfigError(UserError):
+    """A declaration is wrong; the message names file, line and cure."""
+
+
+class _Lines(yaml.CSafeLoader):
+    """A YAML loader that refuses doubled keys, which YAML would silently merge."""
+
+
+def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Any] = set()
+    for key, _ in node.value:
+        name = loader.construct_object(key)
+        if name in seen:
+            raise yaml.MarkedYAMLError(problem=f"'{name}' is declared twice; keep one", problem_mark=key.start_mark)
+        seen.add(name)
+    loader.flatten_mapping(node)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
+
+
+_Lines.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
+    """The content of a YAML file and its node tree, from which `line_of` finds lines. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Both calls parse the whole text; declarations are a few hundred lines.
+        return yaml.load(text, Loader=_Lines), yaml.compose(text, Loader=_Lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path.name}:{line}: {error.problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}:1: cannot be read ({error.__class__.__name__}); restore the file") from None
+
+
+def line_of(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
+    """The line (from 1) of the deepest part of `location` that stands in the file."""
+    line = node.start_mark.line + 1 if node else 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+class Declared(BaseModel):
+    """Base of everything declared in YAML: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, path: Path, **extra: Any) -> Any:
+        """Read and validate one file. Raises ConfigError with file, line and cure."""
+        content, node = read_yaml(path)
+        try:
+            return cls.model_validate({**(content or {}), **extra})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "file"
+            line = line_of(node, tuple(first["loc"]))
+            raise ConfigError(f"{path.name}:{line}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class Tenant(Declared):
+    """A customer of the platform whose events are kept apart from everybody else's."""
+
+    id: str = Field(description="Slug: lower case letters, digits and hyphens.")
+    source: str = Field("segment", description="Source of the files in the tenant's landing folder.")
+
+    @field_validator("id")
+    @classmethod
+    def _slug(cls, value: str) -> str:
+        if not SLUG.fullmatch(value):
+            raise ValueError(f"'{value}' is no tenant slug; use at most 63 lower case letters, digits and hyphens")
+        return value
+
+
+class Tenants(Declared):
+    tenants: tuple[Tenant, ...]
+
+    @field_validator("tenants")
+    @classmethod
+    def _once(cls, value: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+        names = [tenant.id for tenant in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"tenant '{name}' is declared twice; keep one")
+        return value
+
+
+class EventLimits(Declared):
+    """What an event may not exceed; beyond it the event is rejected with the reason."""
+
+    earliest: str = Field("2010-01-01", description="First day (UTC) an event may carry; the first daily partition.")
+    future_hours: int = Field(24, ge=0, le=24 * 30, description="Hours an event may lie ahead of its receipt.")
+    id_characters: int = Field(255, ge=16, le=4096, description="Longest message, user, device or session id.")
+    properties_bytes: int = Field(32_768, ge=256, le=1_048_576, description="Largest properties or context, in bytes.")
+    property_keys: int = Field(200, ge=1, le=10_000, description="Most property keys on one event.")
+
+
+class SessionRules(Declared):
+    """What makes a session."""
+
+    inactivity_minutes: int = Field(30, ge=1, le=24 * 60, description="Silence that ends a session.")
+    longest_hours: int = Field(72, ge=1, le=24 * 14, description="A longer session is set aside as runaway.")
+    most_events: int = Field(10_000, ge=10, le=10_000_000, description="A session with more is set aside as runaway.")
+
+
+class StorageRules(Declared):
+    """How tables lie on disk and how long versions stay."""
+
+    dense_day_rows: int = Field(
+        50_000, ge=1, description="A day with as many rows gets files of its own; thinner days share a file a month."
+    )
+    sorted_from_rows: int = Field(
+        1_000_000, ge=1, description="Files from this size are ordered when written; smaller ones when compacted."
+    )
+    compact_after_days: int = Field(2, ge=1, le=365, description="Days after which a day counts as closed.")
+    keep_versions: int = Field(5, ge=2, le=1000, description="Published versions kept for rollback and open readers.")
+    memory_mb: int = Field(512, ge=128, le=1_048_576, description="DuckDB memory of one step, in MB; more spills to disk.")
+    threads: int = Field(2, ge=1, le=256, description="DuckDB threads of one step.")
+
+
+class Limits(Declared):
+    events: EventLimits = EventLimits()
+    sessions: SessionRules = SessionRules()
+    storage: StorageRules = StorageRules()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The data home and the declarations, loaded once and passed down.
+
+    `config` is the folder of declarations; `home` the data home (see `Home`).
+    """
+
+    home: Path
+    config: Path = CONFIG
+
+    @classmethod
+    def from_env(cls) -> "Settings":
+        """`ANALYTICS_HOME` moves the data home, `ANALYTICS_CONFIG` the declarations."""
+        home = os.environ.get("ANALYTICS_HOME") or PROJECT / "data"
+        config = os.environ.get("ANALYTICS_CONFIG") or CONFIG
+        return cls(Path(home).expanduser().resolve(), Path(config).expanduser().resolve())
+
+    @cached_property
+    def tenants(self) -> dict[str, Tenant]:
+        declared: Tenants = Tenants.load(self.config / "tenants.yaml")
+        return {tenant.id: tenant for tenant in declared.tenants}
+
+    @cached_property
+    def limits(self) -> Limits:
+        return Limits.load(self.config / "limits.yaml")
+
+    @property
+    def inactivity(self) -> timedelta:
+        return timedelta(minutes=self.limits.sessions.inactivity_minutes)

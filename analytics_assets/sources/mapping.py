@@ -1,0 +1,400 @@
+"""What a source is: a YAML file that says which columns arrive, and the SQL expression behind every canonical column.
+
+A declaration is checked when it is loaded, down to the types of its expressions; here it also becomes the SELECT that maps
+records. Reading files belongs to `readers`, the Segment spec to `segment`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+from pydantic import Field, field_validator
+
+from analytics_assets.events.schema import SOURCE_COLUMNS
+from analytics_assets.settings import ConfigError, Declared, line_of, read_yaml
+from analytics_assets.warehouse.table import identifier, literal
+
+MAX_JSON_DEPTH = 64
+TYPES = {
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "decimal": "DECIMAL(18,4)",
+    "timestamp": "TIMESTAMP",
+    "boolean": "BOOLEAN",
+    "json": "JSON",
+}
+# What an expression may use beside the declared columns: a digest of all of them, and a JSON object of all others.
+VIRTUAL = {"line_digest": "VARCHAR", "extra_columns": "JSON"}
+_CANONICAL = {column.name: column.type for column in SOURCE_COLUMNS}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+_TIMES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+
+
+def _nested(depth: int) -> str:
+    """A pattern for text of balanced brackets, at most `depth` deep. DuckDB's patterns run in linear time."""
+    pattern = r"[\[{][\]}]"
+    for _ in range(depth - 1):
+        pattern = rf"[\[{{](?:{pattern})*[\]}}]"
+    return f"(?:{pattern})*"
+
+
+# DuckDB reads more than JSON (NaN, Infinity) and a cast to TIMESTAMP drops the offset in silence: hence these.
+# Patterns are costly, so each stands behind a cheap test that nearly all text fails.
+HELPERS = {
+    "slug(v)": "trim(regexp_replace(lower(v), '[^a-z0-9]+', '-', 'g'), '-')",
+    "object(v)": "json_merge_patch('{}', to_json(v))",
+    "merged(a, b)": "json_merge_patch(a, b)",
+    "first_of(v)": "case json_type(v) when 'ARRAY' then v -> '$[0]' else v end",
+    "as_bigint(v)": r"case when regexp_full_match(v, '\s*[+-]?[0-9]+(\.0*)?\s*') then try_cast(v as bigint) end",
+    "as_double(v)": "case when isfinite(try_cast(v as double)) then try_cast(v as double) end",
+    "as_decimal(v)": "try_cast(v as decimal(18,4))",
+    # Beyond these years arithmetic on times can overflow.
+    "as_time(v)": "timezone('UTC', case when try_cast(v as timestamptz) between timestamptz '0001-01-01 00:00:00+00' "
+    "and timestamptz '9999-12-31 23:59:59.999999+00' then try_cast(v as timestamptz) end)",
+    "without_strings(v)": r"""regexp_replace(v, '"(?:[^"\\]|\\.)*"', '', 'g')""",
+    "has_nan(v)": r"regexp_matches(v, '(?i)[:,\[\s]-?(?:nan|inf)') "
+    "and regexp_matches(without_strings(v), '(?i)nan|inf')",
+    "too_deep(v)": f"strlen(v) > {2 * MAX_JSON_DEPTH} "
+    f"and strlen(v) - strlen(replace(replace(v, '{{', ''), '[', '')) > {MAX_JSON_DEPTH} "
+    r"and not regexp_full_match(regexp_replace(without_strings(v), '[^\[\]{}]', '', 'g'), "
+    f"'{_nested(MAX_JSON_DEPTH)}')",
+    "is_json(v)": "json_valid(v) and not has_nan(v) and not too_deep(v)",
+    # JSON inside a text cell is meant as JSON; other text is a JSON string.
+    "embedded(v)": r"case when regexp_matches(v, '^\s*[\[{]') and is_json(v) then try_cast(v as json) else to_json(v) end",
+    # Put members in front of a JSON object; of two members with one name the first counts.
+    "spliced(o, members)": "case when members = '' then o when o is null or o = '{}' then '{' || members || '}' "
+    "else '{' || members || ',' || o[2:] end",
+}
+
+
+class SourceColumn(Declared):
+    """A column that files of the source have, or may have."""
+
+    type: Literal["text", "bigint", "double", "decimal", "timestamp", "boolean", "json"]
+    optional: bool = False
+
+
+class Rejection(Declared):
+    """Records for which `when` is true are rejected with `reason`."""
+
+    reason: str = Field(pattern=r"^[a-z][a-z0-9_:]*$")
+    when: str
+
+
+class Source(Declared):
+    """How one kind of file becomes events."""
+
+    name: str
+    format: Literal["table", "segment"]
+    description: str
+    twin_lookback: timedelta = Field(description="How far apart the times of two deliveries of one message can lie.")
+    columns: dict[str, SourceColumn] = Field(default_factory=dict)
+    fields: dict[str, str] = Field(default_factory=dict)
+    reject: tuple[Rejection, ...] = ()
+
+    @field_validator("twin_lookback", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> timedelta:
+        found = re.fullmatch(r"(\d{1,6}) (second|minute|hour|day)s?", str(value))
+        if not found:
+            raise ValueError(f"'{value}' is no duration; write for example '36 hours' or '1 day'")
+        return timedelta(**{found[2] + "s": int(found[1])})
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: _column(name, spec) for name, spec in value.items()}
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in _CANONICAL:
+                raise ValueError(f"'{name}' is no column of events; use one of {', '.join(_CANONICAL)}")
+        return value
+
+    @property
+    def required(self) -> list[str]:
+        return [name for name, column in self.columns.items() if not column.optional]
+
+
+def _column(name: Any, spec: Any) -> Any:
+    if not isinstance(name, str) or name.startswith("__") or name.lower() in VIRTUAL:
+        raise ValueError(f"a column cannot be named '{name}'; that name is used by the mapping itself")
+    if not isinstance(spec, str):
+        return spec
+    kind = spec.removeprefix("optional ")
+    if kind not in TYPES:
+        raise ValueError(f"'{spec}' is no type of '{name}'; write one of {', '.join(TYPES)}, with 'optional' before it")
+    return {"type": kind, "optional": kind != spec}
+
+
+def load_sources(folder: Path) -> dict[str, Source]:
+    """All declared sources by name. Raises ConfigError."""
+    return {path.stem: load_source(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_source(path: Path) -> Source:
+    """One declared source; its name is the file's. Raises ConfigError with file, line and cure."""
+    content, node = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name}:1: a source is a mapping; begin with 'format: table' or 'format: segment'")
+    source: Source = Source.load(path, name=path.stem)
+
+    def wrong(sentence: str, *location: Any) -> ConfigError:
+        return ConfigError(f"{path.name}:{line_of(node, location)}: {sentence}")
+
+    if source.format == "segment":
+        if source.columns or source.fields or source.reject:
+            raise wrong("a segment source follows the Segment spec; remove columns, fields and reject", "columns")
+        return source
+    for name in ("columns", "fields"):
+        if not getattr(source, name):
+            raise wrong(f"a table source needs '{name}'; declare them", name)
+    folded = [name.casefold() for name in source.columns]
+    for name in source.columns:
+        if folded.count(name.casefold()) > 1:
+            raise wrong(f"column '{name}' is declared twice (case does not count); keep one", "columns", name)
+    for name in ("message_id", "event", "timestamp"):
+        if name not in source.fields:
+            raise wrong(f"field '{name}' is missing; say which expression gives it", "fields")
+    for name, expression in source.fields.items():
+        if problem := _problem(expression, source, _CANONICAL[name]):
+            raise wrong(f"field '{name}' {problem}", "fields", name)
+    for index, rejection in enumerate(source.reject):
+        if problem := _problem(rejection.when, source, "BOOLEAN"):
+            raise wrong(f"rejection '{rejection.reason}' {problem}", "reject", index, "when")
+    return source
+
+
+# --- expressions
+
+
+@cache
+def _checker() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config={"enable_external_access": False, "threads": 1})
+    prepare(con)
+    return con
+
+
+@cache
+def _pure_functions() -> frozenset[str]:
+    """Functions that give the same answer for the same row, whenever it is read."""
+    rows = _checker().execute(
+        "select function_name from duckdb_functions() "
+        "where function_type = 'macro' or (function_type = 'scalar' and stability = 'CONSISTENT') "
+        "except select function_name from duckdb_functions() where stability in ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+    )
+    return frozenset(row[0] for row in rows.fetchall()) - {"unnest"}
+
+
+def _problem(expression: str, source: Source, target: str) -> str | None:
+    """What is wrong with an expression, with the cure; None if it is a scalar expression over the declared columns."""
+    con = _checker()
+    tree = json.loads(con.execute("select json_serialize_sql(?)", [f"select ({expression}\n)"]).fetchall()[0][0])
+    if tree["error"]:
+        return f"is no SQL expression ({_one_line(tree['error_message'])}); correct it"
+    query = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
+    if (
+        len(query.get("select_list", ())) != 1
+        or query["from_table"]["type"] != "EMPTY"
+        or any(query[clause] for clause in ("where_clause", "group_expressions", "having", "qualify", "modifiers"))
+    ):
+        return "must be one scalar expression; remove commas, semicolons and clauses around it"
+    scope = {name.casefold() for name in (*source.columns, *VIRTUAL)}
+    for part in _parts(query["select_list"]):
+        kind = part["class"]
+        if kind in ("SUBQUERY", "WINDOW", "STAR", "PARAMETER", "LAMBDA"):
+            return f"uses a {kind.lower()}; only functions of the row's own columns are allowed"
+        if kind == "COLUMN_REF" and part["column_names"][0].casefold() not in scope:
+            return f"uses '{part['column_names'][0]}', which is no declared column; declare it under columns"
+        if kind == "FUNCTION" and part["function_name"].lower() not in _pure_functions() | {"struct_pack", "list_value"}:
+            return f"uses {part['function_name']}(), which is unknown or depends on more than the row; remove it"
+    columns = {name: TYPES[column.type] for name, column in source.columns.items()} | VIRTUAL
+    nulls = ", ".join(f"null::{type_} as {identifier(name)}" for name, type_ in columns.items())
+    try:
+        con.execute(f"select cast(({expression}\n) as {target}) from (select {nulls}) limit 0")
+    except duckdb.Error as error:
+        return f"does not fit {target} ({_one_line(str(error))}); correct it"
+    return None
+
+
+def _one_line(message: str) -> str:
+    return message.strip().splitlines()[0].strip()
+
+
+def _parts(tree: Any) -> Iterator[dict[str, Any]]:
+    """All expression nodes of a parsed expression."""
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for child in tree:
+            yield from _parts(child)
+
+
+# --- records to events
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a file keeps a column: SQL for its value, and its DuckDB type ("text" for CSV, "json" for NDJSON).
+
+    For "json", `kind` is SQL for the value's JSON type and `sql` the value as text.
+    """
+
+    sql: str
+    type: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Records:
+    """A relation of records: `sql` is a FROM item with the columns `__rn`, `__damage`, `__raw` and those of the cells."""
+
+    sql: str
+    cells: Mapping[str, Cell]
+    extra: str = "'{}'::json"
+
+
+def prepare(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the helpers on a connection; text without a zone is read as UTC."""
+    con.execute("set timezone = 'UTC'")
+    con.execute(";".join(f"create or replace temp macro {head} as ({body})" for head, body in HELPERS.items()))
+
+
+def mapped_select(source: Source, records: Records, tenant: str | None, received_at: datetime) -> str:
+    """The SELECT that gives `mapped` for a table source. Where types agree it is nothing but column references."""
+    values, wrongs = [], []
+    for name, column in source.columns.items():
+        value, wrong = _converted(column.type, records.cells.get(name))
+        values.append(f"{value} as {identifier(name)}")
+        wrongs += [f"when {wrong} then {literal('wrong_type:' + name)}"] if wrong else []
+    wrong_type = f"case when __damage is not null then __damage {' '.join(wrongs)} end" if wrongs else "__damage"
+    texts = " ".join([*source.fields.values(), *(rejection.when for rejection in source.reject)]).lower()
+    passed = [
+        f"{cell.sql}::varchar as {identifier('__text:' + name.casefold())}"
+        for name, cell in records.cells.items()
+        if cell.type in ("VARCHAR", "JSON") and source.columns[name].type == "json"
+    ]
+    virtual = [
+        # Without the test, a row would be digested or gathered although nobody reads it in a materialised slice.
+        *([f"md5(to_json({struct({name: identifier(name) for name in source.columns})})::varchar) as line_digest"]
+          if "line_digest" in texts else []),
+        *(["__extra as extra_columns"] if "extra_columns" in texts else []),
+    ]  # fmt: skip
+    inner = (
+        f"select __rn, __raw, {records.extra} as __extra, {wrong_type} as __reason, {', '.join([*values, *passed])} "
+        f"from {records.sql}"
+    )
+    fields, faults = _fields(source, records, tenant, received_at)
+    rejects = [
+        # A condition that cannot be evaluated is no pass.
+        f"when coalesce(try(coalesce(({rejection.when}\n), false)), true) then {literal(rejection.reason)}"
+        for rejection in source.reject
+    ]
+    whens = [*faults, *rejects]
+    reason = f"case when __reason is not null then __reason {' '.join(whens)} end" if whens else "__reason"
+    return (
+        f"select __rn::bigint as rn, {', '.join(fields)}, {reason} as reason, __raw as raw "
+        f"from (select {', '.join(['*', *virtual])} from ({inner}))"
+    )
+
+
+def _fields(
+    source: Source, records: Records, tenant: str | None, received_at: datetime
+) -> tuple[list[str], list[str]]:
+    """The canonical columns, and the conditions under which one of them could not be computed."""
+    fields, faults = [], []
+    declared = {name.casefold(): TYPES[column.type] for name, column in source.columns.items()}
+    texts = {name.casefold() for name, cell in records.cells.items() if cell.type in ("VARCHAR", "JSON")}
+    for name, type_ in _CANONICAL.items():
+        expression = source.fields.get(name)
+        given = declared.get(expression.strip().casefold()) if expression else None
+        if expression is None:
+            value = f"null::{type_}"
+        elif given == type_:
+            value = expression
+        elif given == "JSON" and type_ == "VARCHAR":
+            # The text as it stands in the file: making JSON of it first would parse what is only passed on.
+            passed = expression.strip().casefold()
+            value = identifier("__text:" + passed) if passed in texts else f"{expression}::varchar"
+        else:
+            # `try` keeps one hostile value from failing the whole slice; the fault says that the value is missing.
+            value = f"try(cast(({expression}\n) as {type_}))"
+            fault = f"{value} is null and coalesce(try(({expression}\n) is not null), true)"
+            faults.append(f"when {fault} then {literal('wrong_type:' + name)}")
+        if name == "tenant_id" and tenant is not None:
+            if expression is not None:
+                faults.append(f"when {value} <> {literal(tenant)} then 'tenant_mismatch'")
+            value = literal(tenant)
+        if name == "received_at":
+            value = f"coalesce({value}, {moment(received_at)})"
+        fields.append(f"{value} as {identifier(name)}")
+    return fields, faults
+
+
+def moment(value: datetime) -> str:
+    """A time as an SQL literal, in UTC."""
+    naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    return f"timestamp {literal(naive.isoformat(sep=' '))}"
+
+
+def struct(members: Mapping[str, str]) -> str:
+    """SQL for a struct with these members."""
+    return "{" + ", ".join(f"{literal(name)}: {sql}" for name, sql in members.items()) + "}" if members else "map()"
+
+
+def _converted(declared: str, cell: Cell | None) -> tuple[str, str | None]:
+    """SQL for a cell in its declared type, and the condition under which the cell holds something else."""
+    target = TYPES[declared]
+    if cell is None:
+        return f"null::{target}", None
+    value, wrong = cell.sql, f"{cell.sql} is not null"
+    if cell.type == "text":
+        value, wrong = _from_text(declared, value), f"nullif({value}, '') is not null"
+    elif cell.type == "json":
+        scalar = f"case when {cell.kind} not in ('OBJECT', 'ARRAY') then {value} end"
+        as_json = f"case {cell.kind} when 'VARCHAR' then embedded({value}) else {_from_text('json', value)} end"
+        value = as_json if declared == "json" else scalar if declared == "text" else _from_text(declared, f"({scalar})")
+    elif declared == "json" and cell.type in ("VARCHAR", "JSON"):
+        return _from_text(declared, value), f"{wrong} and not is_json({value})"
+    elif cell.type == target:
+        return value, (f"not isfinite({value})" if declared == "double" else None)
+    elif declared == "text":
+        nested = cell.type.endswith("]") or cell.type.startswith(("STRUCT", "MAP", "UNION"))
+        value = f"try(decode({value}))" if cell.type == "BLOB" else f"to_json({value})" if nested else value
+        value = f"{value}::varchar"
+    elif declared == "json":
+        value = f"to_json({value})"
+    elif cell.type == "TIMESTAMP WITH TIME ZONE" and declared == "timestamp":
+        value = f"timezone('UTC', {value})"
+    elif (cell.type in _TIMES and declared == "timestamp") or (cell.type in _INTEGERS and declared != "timestamp"):
+        value = f"try_cast({value} as {target})"
+    elif cell.type in ("DOUBLE", "FLOAT") and declared in ("double", "decimal"):
+        value = f"case when isfinite({value}) then try_cast({value} as {target}) end"
+    elif cell.type in ("DOUBLE", "FLOAT") and declared == "bigint":
+        value = f"case when {value} = trunc({value}) then try_cast({value} as bigint) end"
+    else:
+        value = _from_text(declared, f"{value}::varchar")
+    return value, None if declared == cell.type == "text" else f"{wrong} and {value} is null"
+
+
+def _from_text(declared: str, text: str) -> str:
+    if declared == "text":
+        return f"nullif({text}, '')"
+    if declared == "json":
+        return f"case when is_json({text}) then try_cast({text} as json) end"
+    if declared == "boolean":
+        return f"try_cast({text} as boolean)"
+    return f"as_{ {'timestamp': 'time'}.get(declared, declared) }({text})"

@@ -1,0 +1,35 @@
+"""DuckDB connections as the warehouse uses them: in memory, bounded, spilling into the data home."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from analytics_assets.warehouse.home import Home
+
+
+@contextmanager
+def connection(
+    home: Home, *, memory_mb: int = 512, threads: int = 2, database: Path | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection with its own memory limit and threads; UTC, no extension is ever fetched.
+
+    `database` opens a file instead of memory.
+    """
+    con = duckdb.connect(
+        str(database) if database else ":memory:",
+        config={
+            "memory_limit": f"{memory_mb}MB",
+            "threads": threads,
+            "temp_directory": str(home.work / "spill"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        },
+    )
+    try:
+        con.execute("set timezone = 'UTC'")
+        yield con
+    finally:
+        con.close()

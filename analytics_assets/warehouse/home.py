@@ -1,0 +1,98 @@
+"""The data home: one folder that holds everything runs create, and the locks that keep writers apart.
+
+Deleting the folder is a clean start; copying it is a backup.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Busy(Exception):
+    """A lock was not free within the time the caller was willing to wait."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths of the data home. Folders are made when they are first needed."""
+
+    root: Path
+
+    def _folder(self, *parts: str) -> Path:
+        path = self.root.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def warehouse(self) -> Path:
+        """Delta tables, one folder a table."""
+        return self._folder("warehouse")
+
+    @property
+    def published(self) -> Path:
+        """`analytics.duckdb` and `versions/`: all that readers see."""
+        return self._folder("published")
+
+    @property
+    def versions(self) -> Path:
+        return self._folder("published", "versions")
+
+    @property
+    def landing(self) -> Path:
+        """`<tenant>/` folders into which files are dropped."""
+        return self._folder("landing")
+
+    @property
+    def received(self) -> Path:
+        """Landed files after they were loaded, as they came."""
+        return self._folder("received")
+
+    @property
+    def set_aside(self) -> Path:
+        """Landed files that could not be read at all, each with its reason beside it."""
+        return self._folder("set_aside")
+
+    @property
+    def work(self) -> Path:
+        """Scratch space; safe to delete while nothing runs."""
+        return self._folder("work")
+
+    @property
+    def dagster(self) -> Path:
+        return self._folder("dagster")
+
+    @contextmanager
+    def lock(self, name: str, wait_seconds: float = 3600.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+        """Hold the lock `name` across processes; the kernel frees it when its holder dies, however it dies.
+
+        Raises Busy after `wait_seconds`. Not re-entrant.
+        """
+        path = self._folder("work", "locks") / f"{name}.lock"
+        with path.open("a") as handle:
+            waited, pause = 0.0, 0.005
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if waited >= wait_seconds:
+                        raise Busy(f"{name} has been in use for {waited:.0f} s") from None
+                    sleep(pause)
+                    waited, pause = waited + pause, min(pause * 1.5, 0.1)
+            yield
+
+
+def replace_file(new: Path, target: Path) -> None:
+    """Swap `target` for `new` at once and durably: readers see the old file or the new one, also after a power cut."""
+    with new.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(new, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

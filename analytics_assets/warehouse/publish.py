@@ -1,0 +1,288 @@
+"""Publishing: one small DuckDB file that shows exactly one version of every table, swapped in by rename.
+
+Stage, check, swap. Small tables are copied into the file, large ones are views over the exact Parquet files of their
+version. Readers open `published/analytics.duckdb` read-only and never meet a lock; a version that is open stays whole
+until it leaves retention. A rollback is the same swap to an older file, and holds publishing until a person releases it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from analytics_assets.settings import UserError
+from analytics_assets.warehouse.home import Home, replace_file
+from analytics_assets.warehouse.spec import Column, TableSpec, identifier, literal
+from analytics_assets.warehouse.table import Snapshot
+
+PUBLISH_LOCK = "publish"
+# Up to this size a table is copied into the published file, which is faster to query and survives a copy of the file.
+INLINE_ROWS = 200_000
+
+PUBLISHED_TABLES = TableSpec(
+    name="published_tables",
+    comment="One row a published table: which version this file shows and how far its data reach.",
+    columns=(
+        Column("table", "VARCHAR", "Name of the table."),
+        Column("version", "BIGINT", "Published version, the same for all tables of one file."),
+        Column("published_at", "TIMESTAMP", "When this version was published (UTC)."),
+        Column("data_through", "TIMESTAMP", "Time of the latest event that the table reflects (UTC)."),
+        Column("rows", "BIGINT", "Rows."),
+        Column("table_version", "BIGINT", "Version of the table in the warehouse."),
+        Column("bytes", "BIGINT", "Bytes of the table's files in the warehouse."),
+        Column("files", "BIGINT", "Files of the table in the warehouse."),
+    ),
+    time_column=None,
+    order_by=(),
+)
+
+
+class PublishRefused(UserError):
+    """A check failed; the published version stays as it is."""
+
+
+@dataclass(frozen=True)
+class Publishable:
+    """A table to publish: its snapshot, and the SELECT that readers see (default: all its columns).
+
+    `parts` names every snapshot that `select` reads, so that their files are kept while the version is.
+    """
+
+    spec: TableSpec
+    snapshot: Snapshot
+    select: str | None = None
+    hidden: tuple[str, ...] = ()
+    parts: tuple[Snapshot, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.spec.columns if column.name not in self.hidden)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published version. `table_versions` names what it was built from, `changed` whether this call made it."""
+
+    version: int
+    path: Path
+    published_at: datetime
+    rows: dict[str, int]
+    table_versions: dict[str, int]
+    changed: bool = True
+
+
+Check = tuple[str, str]
+"""(name, SELECT of rows that must not exist): the first row found refuses the publish and is shown."""
+
+
+def current_path(home: Home) -> Path:
+    return home.published / "analytics.duckdb"
+
+
+def version_path(home: Home, version: int) -> Path:
+    return home.versions / f"v{version}.duckdb"
+
+
+def versions(home: Home) -> list[int]:
+    """Versions that can be opened, oldest first."""
+    return sorted(int(path.stem[1:]) for path in home.versions.glob("v*.duckdb") if path.stem[1:].isdigit())
+
+
+def history(home: Home) -> list[dict[str, Any]]:
+    """Every publish and rollback, oldest first."""
+    path = home.published / "history.ndjson"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A process that was killed while it appended leaves a last line that is no JSON.
+    return [entry for line in lines if (entry := _entry(line))]
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def held(home: Home) -> str | None:
+    """Why publishing is held since a rollback, or None."""
+    newest = history(home)[-1:] or [{}]
+    return newest[0].get("reason") if newest[0].get("action") == "rollback" else None
+
+
+def current_version(home: Home) -> int | None:
+    """The version that readers get now: what the file itself says."""
+    path = current_path(home)
+    if not path.exists():
+        return None
+    with duckdb.connect(str(path.resolve()), read_only=True) as con:
+        return con.execute("select max(version) from published_tables").fetchall()[0][0]
+
+
+def publish(
+    home: Home,
+    tables: Sequence[Publishable],
+    *,
+    now: datetime,
+    checks: Sequence[Check] = (),
+    keep: int = 5,
+    release: bool = False,
+    progress: Callable[[str], None] = lambda table: None,
+) -> Published:
+    """Publish one version of all tables, or return the present one if nothing changed since.
+
+    Raises PublishRefused if a check finds a row, or if publishing is held by a rollback and `release` is not set.
+    """
+    with home.lock(PUBLISH_LOCK):
+        reason = held(home)
+        if reason and not release:
+            raise PublishRefused(f"publishing is held since a rollback ({reason}); run `analytics publish` to release it")
+        wanted = {table.spec.name: table.snapshot.version for table in tables}
+        wanted |= {part.spec.name: part.version for table in tables for part in table.parts}
+        present = _present(home)
+        if present and present.table_versions == wanted and not reason and _readable(present.path):
+            return present
+        number = max([*versions(home), *(entry["version"] for entry in history(home))], default=0) + 1
+        staged = home.versions / f"v{number}.staged"
+        staged.unlink(missing_ok=True)
+        try:
+            rows = _build(staged, tables, number, now, progress)
+            _judge(staged, checks)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+        staged.chmod(0o444)
+        path = version_path(home, number)
+        replace_file(staged, path)
+        _swap(home, path)
+        published = Published(number, path, now, rows, wanted)
+        _record(home, {"action": "publish", **asdict(published)})
+        for old in versions(home)[:-keep]:
+            version_path(home, old).unlink()
+        return published
+
+
+def rollback(home: Home, to: int | None, *, now: datetime, reason: str) -> int:
+    """Show an older version (default: the one before the present), and hold publishing. Returns its number."""
+    with home.lock(PUBLISH_LOCK):
+        known, present = versions(home), current_version(home)
+        if present is None:
+            raise UserError("nothing is published yet; run `analytics demo` or `analytics ingest` first")
+        older = [version for version in known if version < present]
+        target = to if to is not None else (older[-1] if older else None)
+        if target is None:
+            raise UserError(f"version {present} is the oldest that is kept; there is nothing to roll back to")
+        if target not in known:
+            kept = ", ".join(map(str, known))
+            raise UserError(f"version {target} is not kept; choose one of {kept}")
+        if target == present:
+            raise UserError(f"version {target} is the one that readers see already")
+        _swap(home, version_path(home, target))
+        entry = {
+            "action": "rollback",
+            "version": target,
+            "from_version": present,
+            "published_at": now,
+            "reason": reason,
+        }
+        _record(home, entry)
+        return target
+
+
+def _present(home: Home) -> Published | None:
+    last = next((entry for entry in reversed(history(home)) if entry["action"] == "publish"), None)
+    if not last or not current_path(home).exists():
+        return None
+    path = version_path(home, last["version"])
+    moment = datetime.fromisoformat(last["published_at"])
+    return Published(last["version"], path, moment, last["rows"], last["table_versions"], changed=False)
+
+
+def _readable(path: Path) -> bool:
+    """Whether the version finds its files: false after the data home was moved or restored elsewhere."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as con:
+            for (name,) in con.execute("select view_name from duckdb_views() where not internal").fetchall():
+                con.execute(f"select * from {identifier(name)} limit 0")
+        return True
+    except duckdb.Error:
+        return False
+
+
+def _build(
+    path: Path, tables: Sequence[Publishable], version: int, now: datetime, progress: Callable[[str], None]
+) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    with duckdb.connect(str(path)) as con:
+        con.execute("set timezone = 'UTC'")
+        con.execute("begin")
+        describe = ", ".join(f"{identifier(column.name)} {column.type}" for column in PUBLISHED_TABLES.columns)
+        con.execute(f"create table published_tables ({describe})")
+        for table in tables:
+            progress(table.spec.name)
+            name = identifier(table.spec.name)
+            kind = "table" if table.snapshot.rows <= INLINE_ROWS else "view"
+            shown = ", ".join(identifier(column.name) for column in table.columns)
+            order = (
+                f" order by {', '.join(map(identifier, table.spec.order_by))}"
+                if kind == "table" and table.spec.order_by
+                else ""
+            )
+            select = table.select or table.snapshot.select()
+            con.execute(f"create {kind} {name} as select {shown} from ({select}){order}")
+            rows[table.spec.name] = con.execute(f"select count(*) from {name}").fetchall()[0][0]
+            _comment(con, kind, table.spec, table.columns)
+        through = con.execute("select max(timestamp) from events").fetchall()[0][0] if "events" in rows else None
+        for table in tables:
+            snapshot = table.snapshot
+            con.execute(
+                "insert into published_tables values (?, ?, ?, ?, ?, ?, ?, ?)",
+                [snapshot.spec.name, version, now, through, rows[snapshot.spec.name], snapshot.version,
+                 snapshot.size, len(snapshot.files)],
+            )  # fmt: skip
+        _comment(con, "table", PUBLISHED_TABLES, PUBLISHED_TABLES.columns)
+        con.execute("commit")
+        con.execute("checkpoint")
+    return rows
+
+
+def _comment(con: duckdb.DuckDBPyConnection, kind: str, spec: TableSpec, columns: Sequence[Column]) -> None:
+    name = identifier(spec.name)
+    con.execute(f"comment on {kind} {name} is {literal(spec.comment)}")
+    for column in columns:
+        con.execute(f"comment on column {name}.{identifier(column.name)} is {literal(column.comment)}")
+
+
+def _judge(path: Path, checks: Sequence[Check]) -> None:
+    with duckdb.connect(str(path), read_only=True) as con:
+        for name, select in checks:
+            found = con.execute(f"select * from ({select}) limit 1").fetchall()
+            if found:
+                raise PublishRefused(f"{name}: found {found[0]}; the published version stays as it is")
+
+
+def _swap(home: Home, version: Path) -> None:
+    """Point `analytics.duckdb` at `version`: a second name of the same file, put in place by rename."""
+    link = home.published / ".analytics.duckdb.new"
+    link.unlink(missing_ok=True)
+    os.link(version, link)
+    replace_file(link, current_path(home))
+
+
+def _record(home: Home, entry: dict[str, Any]) -> None:
+    """Append to the history. A line cut off by a kill is closed first, so that it cannot swallow this one."""
+    path = home.published / "history.ndjson"
+    text = json.dumps(entry, default=str)
+    with path.open("a+b") as log:
+        if log.tell():
+            log.seek(-1, os.SEEK_END)
+            text = text if log.read(1) == b"\n" else "\n" + text
+        log.write(text.encode() + b"\n")
+        log.flush()
+        os.fsync(log.fileno())

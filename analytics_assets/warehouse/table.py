@@ -1,0 +1,284 @@
+"""One table of the warehouse: Parquet files that DuckDB writes, committed to a Delta log.
+
+A commit adds and removes files at once, and carries the application transaction that makes it idempotent. Files bear the
+time range of their rows, so that a reader that knows its days opens only what can hold them. There are no Hive
+partitions: a dense day has files of its own, thin days share one file a month (`StorageRules.dense_day_rows`).
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from datetime import time as clock_time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+
+from analytics_assets.warehouse.spec import TableSpec, identifier, literal
+
+# Spark and delta-rs agree on these settings; a checkpoint about every 20 commits keeps opening a table fast.
+_TABLE_CONFIGURATION = {"delta.checkpointInterval": "20"}
+
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int32(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "DATE": pa.date32(),
+    "DATE[]": pa.list_(pa.date32()),
+    "DECIMAL(18,4)": pa.decimal128(18, 4),
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A committed file: absolute path, rows, bytes, and the time range of its rows (None: unbounded)."""
+
+    path: str
+    rows: int
+    size: int
+    low: datetime | None
+    high: datetime | None
+
+    def meets(self, low: datetime, high: datetime) -> bool:
+        return self.low is None or self.high is None or (self.low <= high and self.high >= low)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as it was at one version."""
+
+    spec: TableSpec
+    version: int
+    files: tuple[DataFile, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def between(self, low: datetime, high: datetime) -> tuple[DataFile, ...]:
+        """The files that can hold rows from `low` to `high`, both included."""
+        return tuple(file for file in self.files if file.meets(low, high))
+
+    def select(self, files: Sequence[DataFile] | None = None) -> str:
+        """A SELECT over the given files (all, if None) with the declared columns; columns a file lacks are null."""
+        chosen = self.files if files is None else files
+        if not chosen:
+            return self.spec.empty_select
+        return f"select {self.spec.select_list} from {scan([file.path for file in chosen])}"
+
+
+def arrow_schema(spec: TableSpec) -> pa.Schema:
+    """The columns as Arrow types, from which Delta takes its own."""
+    return pa.schema([pa.field(column.name, _ARROW[column.type]) for column in spec.columns])
+
+
+def scan(paths: Sequence[str]) -> str:
+    """`read_parquet` over exactly these files. File order is kept sorted: unsorted lists read twice as slowly."""
+    files = ", ".join(literal(path) for path in sorted(paths))
+    return f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+
+
+def day_bounds(days: Iterable[date]) -> tuple[datetime, datetime]:
+    """From the first to the last microsecond of the days."""
+    known = sorted(days)
+    return datetime.combine(known[0], clock_time.min), datetime.combine(known[-1], clock_time.max)
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, clock_time.min)
+    return datetime.fromisoformat(str(value))
+
+
+def _iso(value: str | None) -> str | None:
+    return value.replace(" ", "T") if value else None
+
+
+class Table:
+    """Reads and commits one Delta table. Callers serialise writers with `Home.lock(table.spec.name)`."""
+
+    def __init__(self, folder: Path, spec: TableSpec) -> None:
+        self.spec = spec
+        self.path = folder / spec.name
+
+    def open(self, version: int | None = None) -> DeltaTable:
+        """The Delta table, made empty when it is first opened."""
+        if not (self.path / "_delta_log").exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            DeltaTable.create(
+                str(self.path),
+                schema=arrow_schema(self.spec),
+                mode="ignore",
+                name=self.spec.name,
+                description=self.spec.comment,
+                configuration=_TABLE_CONFIGURATION,
+            )
+        return DeltaTable(str(self.path), version=version)
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        return self.snapshot_of(self.open(version))
+
+    def snapshot_of(self, delta: DeltaTable) -> Snapshot:
+        actions = pa.table(delta.get_add_actions(flatten=True))
+        names = set(actions.column_names)
+        low, high = f"min.{self.spec.time_column}", f"max.{self.spec.time_column}"
+        wanted = [name for name in ("path", "num_records", "size_bytes", low, high) if name in names]
+        files = (
+            DataFile(
+                str(self.path / row["path"]),
+                row["num_records"],
+                row["size_bytes"],
+                _moment(row.get(low)),
+                _moment(row.get(high)),
+            )
+            for row in actions.select(wanted).to_pylist()
+        )
+        return Snapshot(self.spec, delta.version(), tuple(sorted(files, key=lambda file: file.path)))
+
+    def write(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        select: str,
+        tag: str,
+        *,
+        chunked: bool = False,
+        ordered: bool = True,
+        data_change: bool = True,
+    ) -> list[AddAction]:
+        """Write the rows of `select` to new files that no reader sees until they are committed.
+
+        With `chunked`, `select` has a further column `chunk` that says which rows share a file.
+        """
+        order = ", ".join(identifier(name) for name in self.spec.order_by)
+        chunk = ("chunk, " if chunked else "") + order if ordered and order else ("chunk" if chunked else "")
+        target = self.path / (f"{tag}_{os.urandom(6).hex()}.parquet" if not chunked else "")
+        layout = f", partition_by (chunk), append, filename_pattern {literal(tag + '_{uuid}')}" if chunked else ""
+        written = con.execute(
+            f"copy ({select}{' order by ' + chunk if chunk else ''}) to {literal(str(target))} "
+            f"(format parquet, parquet_version v2, return_stats{layout})"
+        ).fetchall()
+        actions = []
+        for name, rows, size, _footer, statistics, *_ in written:
+            if rows == 0:
+                Path(name).unlink()
+                continue
+            _sync(name)
+            actions.append(self._add_action(name, rows, size, statistics, data_change))
+        return actions
+
+    def _add_action(
+        self, name: str, rows: int, size: int, statistics: dict[str, dict[str, str]], data_change: bool
+    ) -> AddAction:
+        stats: dict[str, Any] = {"numRecords": rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+        for column in {self.spec.time_column, *self.spec.order_by[:1]} - {None}:
+            seen = statistics.get(identifier(str(column)), {})
+            if "min" in seen and seen.get("min_is_exact", "true") == "true":
+                stats["minValues"][column], stats["maxValues"][column] = _iso(seen["min"]), _iso(seen["max"])
+            stats["nullCount"][column] = int(seen.get("null_count", 0))
+        path = str(Path(name).relative_to(self.path))
+        return AddAction(path, size, {}, int(time.time() * 1000), data_change, json.dumps(stats))
+
+    def commit(
+        self,
+        delta: DeltaTable,
+        adds: Sequence[AddAction],
+        removes: Sequence[DataFile] = (),
+        *,
+        transaction: str | None = None,
+        note: dict[str, str] | None = None,
+        data_change: bool = True,
+    ) -> int:
+        """Commit on the handle that was read from, and return the new version.
+
+        `transaction` marks the commit; look with `has` on the same handle before. The handle does not advance.
+        """
+        now = int(time.time() * 1000)
+        removals = [RemoveAction(str(Path(file.path).relative_to(self.path)), data_change, now) for file in removes]
+        marks = [Transaction(transaction, 1)] if transaction else None
+        delta.create_write_transaction(
+            [*adds, *removals],
+            "append",
+            arrow_schema(self.spec),
+            commit_properties=CommitProperties(custom_metadata=note, app_transactions=marks),
+        )
+        return delta.version() + 1
+
+    @staticmethod
+    def has(delta: DeltaTable, transaction: str) -> bool:
+        return delta.transaction_version(transaction) is not None
+
+
+def _sync(name: str) -> None:
+    handle = os.open(name, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def chunk_expression(day: str, dense: Iterable[date]) -> str:
+    """SQL text: the day itself for dense days, its month for the others."""
+    days = ", ".join(literal(known.isoformat()) for known in sorted(dense))
+    month = f"strftime({day}, '%Y-%m')"
+    return f"case when {day} in ({days}) then strftime({day}, '%Y-%m-%d') else {month} end" if days else month
+
+
+def replace_days(
+    table: Table,
+    con: duckdb.DuckDBPyConnection,
+    select: str,
+    days: Sequence[date],
+    *,
+    dense_day_rows: int,
+    note: dict[str, str] | None = None,
+) -> tuple[int, int]:
+    """Put the rows of `select` in the place of all rows of `days`; returns (new version, rows written for `days`).
+
+    `select` must only hold rows of `days`. Files that also hold other days are rewritten with those rows kept.
+    """
+    delta = table.open()
+    old = table.snapshot_of(delta)
+    day = identifier(str(table.spec.time_column))
+    con.execute("create or replace temp table replaced_days as select unnest(?::date[]) as day", [list(days)])
+    con.execute(f"create or replace temp table fresh_rows as select {table.spec.select_list} from ({select})")
+    fresh = con.execute(f"select {day}, count(*) from fresh_rows group by 1").fetchall()
+    low, high = day_bounds(days)
+    touched = list(old.between(low, high))
+    kept = f"select * from ({old.select(touched)}) where {day} not in (select day from replaced_days)"
+    counts = dict(fresh)
+    for known, rows in con.execute(f"select {day}, count(*) from ({kept}) group by 1").fetchall() if touched else []:
+        counts[known] = rows
+    dense = [known for known, rows in counts.items() if rows >= dense_day_rows]
+    rows_sql = f"select * from fresh_rows union all {kept}" if touched else "select * from fresh_rows"
+    adds = []
+    if counts:
+        chunk = chunk_expression(day, dense)
+        adds = table.write(con, f"select *, {chunk} as chunk from ({rows_sql})", "days", chunked=True)
+    written = sum(rows for _, rows in fresh)
+    con.execute("drop table fresh_rows; drop table replaced_days")
+    if not adds and not touched:
+        return delta.version(), written
+    return table.commit(delta, adds, touched, note=note), written
+
+
+def replace_all(table: Table, con: duckdb.DuckDBPyConnection, select: str, note: dict[str, str] | None = None) -> int:
+    """Put the rows of `select` in the place of the whole table; returns the new version."""
+    delta = table.open()
+    old = table.snapshot_of(delta)
+    adds = table.write(con, f"select {table.spec.select_list} from ({select})", "all")
+    return table.commit(delta, adds, old.files, note=note)
