@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import duckdb
@@ -114,10 +114,20 @@ class Pipeline:
         batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback)
         try:
             return self.intake.store(
-                con, batch, lambda: slices(con, path, source, tenant=tenant, received_at=now), progress=progress
+                con, batch, partial(slices, con, path, source, tenant=tenant, received_at=now), progress=progress
             )
         except UnreadableFile as error:
             return self.intake.set_aside(con, batch, str(error))
+
+    def known(self, path: Path, source_name: str, tenant: str | None) -> BatchReport | None:
+        """The answer for a file that was loaded before: its accepted records are duplicates now; None for a new file."""
+        with self.connect() as con:
+            return self.intake.known(con, file_digest(path, self.source(source_name).name, tenant))
+
+    def report(self, path: Path, source_name: str, tenant: str | None) -> BatchReport | None:
+        """What `batches` says of a file, as it was when it was loaded."""
+        with self.connect() as con:
+            return self.intake.report(con, file_digest(path, self.source(source_name).name, tenant))
 
     def landed(self, now: datetime, settle_seconds: float = 2.0) -> tuple[list[Landed], list[str]]:
         """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken.
@@ -173,11 +183,8 @@ class Pipeline:
             ).fetchall()
             content = hashlib.sha256(repr((name, landed_for, now.isoformat(), rows)).encode()).hexdigest()[:32]
             batch = Batch(content, name, landed_for, "rejected_events", 0, now, known.twin_lookback, "replayed")
-            raws = [row[0] for row in rows]
-            report = self.intake.replay(
-                con, batch, lambda raws=raws, known=known, landed_for=landed_for: slices_from_raw(
-                    con, raws, known, tenant=landed_for, received_at=now), dry_run=dry_run,
-            )  # fmt: skip
+            again = partial(slices_from_raw, con, [row[0] for row in rows], known, tenant=landed_for, received_at=now)
+            report = self.intake.replay(con, batch, again, dry_run=dry_run)
             reports.append(report)
         return reports
 
@@ -215,14 +222,16 @@ class Pipeline:
     def rebuild_marts(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> tuple[Rebuild, BuildResult]:
         """Rebuild the marts of `days` with dbt from the events that the sessions were built from.
 
-        The days count as built when everything is committed and no test failed.
+        Nothing is committed if a test failed. The days count as built when everything is committed.
         """
         dense = self.settings.limits.storage.dense_day_rows
         with self.home.lock(REBUILD_LOCK):
             version = self.built_version()
             work_db = self.home.work / "marts.duckdb"
             self._make_work_db(work_db, days, version)
-            result = build(work_db, self.home.work / "dbt", None)
+            result = build(work_db, self.home.work / "dbt", memory_limit=f"{self.settings.limits.storage.memory_mb}MB")
+            if not result.ok:
+                return Rebuild((), {}, version), result
             rows = {}
             con.execute(f"attach {literal(str(work_db))} as marts (read_only)")
             try:
@@ -235,8 +244,7 @@ class Pipeline:
                         _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
             finally:
                 con.execute("detach marts")
-            if result.ok:
-                mark_built(con, self.home, days, version)
+            mark_built(con, self.home, days, version)
             return Rebuild(tuple(days), rows, version), result
 
     def built_version(self) -> int:
@@ -248,7 +256,10 @@ class Pipeline:
 
     def _make_work_db(self, path: Path, days: Sequence[date], version: int) -> None:
         """The private database that dbt works in: views over exactly the files of one version."""
-        path.unlink(missing_ok=True)
+        # A killed build may leave a log that DuckDB would play into the new file.
+        for leftover in (path, path.with_name(path.name + ".wal")):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(path.with_name(path.name + ".tmp"), ignore_errors=True)
         events = self.table(EVENTS).snapshot(version)
         storage = self.settings.limits.storage
         with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:

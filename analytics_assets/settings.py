@@ -130,6 +130,9 @@ class EventLimits(Declared):
     id_characters: int = Field(255, ge=16, le=4096, description="Longest message, user, device or session id.")
     properties_bytes: int = Field(32_768, ge=256, le=1_048_576, description="Largest properties or context, in bytes.")
     property_keys: int = Field(200, ge=1, le=10_000, description="Most property keys on one event.")
+    largest_amount: int = Field(
+        100_000_000, ge=1, le=10_000_000_000, description="Largest revenue or quantity of one event, either sign."
+    )
 
 
 class SessionRules(Declared):

@@ -16,10 +16,14 @@ refresh = dg.define_asset_job(
     description="Rebuild a range of days behind events, then publish.",
 )
 
+publish = dg.define_asset_job(
+    "publish", selection=dg.AssetSelection.groups("published"), description="Publish what is built; releases nothing by itself."
+)
+
 maintain = dg.define_asset_job(
     "maintain",
     selection=dg.AssetSelection.groups("maintenance"),
     description="Compact closed days, remove files nobody needs.",
 )
 
-JOBS = [ingest, refresh, maintain]
+JOBS = [ingest, refresh, publish, maintain]

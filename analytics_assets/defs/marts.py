@@ -12,7 +12,7 @@ from dagster_duckdb import DuckDBResource
 
 from analytics_assets.defs.metadata import picture, stacked_days, triangle
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
-from analytics_assets.defs.resources import OWNER, PipelineResource
+from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.marts.project import Model, models
 
 if TYPE_CHECKING:
@@ -52,12 +52,21 @@ def _check(test: str, model: str, description: str) -> dg.AssetCheckSpec:
     pool="rebuild",
 )
 def marts(
-    context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource
-) -> Iterator[dg.MaterializeResult]:
+    context: dg.AssetExecutionContext,
+    pipeline: PipelineResource,
+    duckdb: DuckDBResource,
+    progress: dg.ResourceParam[Progress],
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    progress.stage("marts with dbt")
     stages = pipeline.get()
     with duckdb.get_connection() as con:
         rebuilt, result = stages.rebuild_marts(con, days_of(context))
-        shown = _pictures(stages, con)
+        shown = _pictures(stages, con) if result.ok else {}
+    if not result.ok:
+        # The checks show what is wrong; nothing was committed, and a failed step keeps the publish from running.
+        yield from (_result(test) for test in result.tests)
+        broken = ", ".join(test.name for test in result.tests if test.status not in ("pass", "warn"))
+        raise dg.Failure(f"the marts were not replaced, since these tests failed: {broken}")
     verdicts: dict[str, list[TestResult]] = {}
     for test in result.tests:
         verdicts.setdefault(test.model, []).append(test)
@@ -74,7 +83,8 @@ def _result(test: "TestResult") -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=test.model,
         check_name=test.name,
-        passed=test.status in ("pass", "warn"),
+        passed=test.status == "pass",
+        severity=dg.AssetCheckSeverity.WARN if test.status == "warn" else dg.AssetCheckSeverity.ERROR,
         metadata={"failing rows": test.failures or 0, "message": test.message or test.status},
     )
 

@@ -90,5 +90,6 @@ def triangle(rows: Sequence[tuple[date, int, float]], title: str) -> str:
 def _frame(title: str, inner: str, height: int) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='760' height='{height}' font-family='sans-serif' font-size='11'>"
-        f"<rect width='760' height='{height}' fill='white'/><text x='20' y='24' font-size='14'>{escape(title)}</text>{inner}</svg>"
+        f"<rect width='760' height='{height}' fill='white'/>"
+        f"<text x='20' y='24' font-size='14'>{escape(title)}</text>{inner}</svg>"
     )

@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.resources import OWNER, PipelineResource
+from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.project import models
@@ -27,12 +27,17 @@ class PublishConfig(dg.Config):
     pool="publish",
 )
 def analytics_duckdb(
-    context: dg.AssetExecutionContext, config: PublishConfig, pipeline: PipelineResource, duckdb: DuckDBResource
+    context: dg.AssetExecutionContext,
+    config: PublishConfig,
+    pipeline: PipelineResource,
+    duckdb: DuckDBResource,
+    progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     """`published/analytics.duckdb`: one version of every table, read-only, replaced by rename. Analysts open this file."""
     from analytics_assets.events.intake import utc_now
     from analytics_assets.pipeline import Waiting
 
+    progress.stage("publishing")
     stages = pipeline.get()
     with duckdb.get_connection() as con:
         try:

@@ -45,6 +45,9 @@ class Progress:
 
         yield advance
 
+    def stage(self, text: str) -> None:
+        """Say which stage begins; Dagster's own log does."""
+
 
 def production_resources() -> dict[str, Any]:
     """What the assets get outside of tests. The memory of a connection spills to the data home."""

@@ -1,34 +1,16 @@
 """Runs jobs in this process, on the instance that the UI shows: what the `analytics` command starts is seen there."""
 
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from analytics_assets.definitions import build_definitions
-from analytics_assets.settings import PROJECT, Settings, UserError
-from analytics_assets.warehouse.home import Home
+from analytics_assets.defs.instance import open_instance
+from analytics_assets.settings import Settings, UserError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def instance(settings: Settings) -> dg.DagsterInstance:
-    """The Dagster instance of the data home, configured by the project's `dagster.yaml`."""
-    folder = Home(settings.home).dagster
-    configure(folder)
-    os.environ["DAGSTER_HOME"] = str(folder)
-    return dg.DagsterInstance.get()
-
-
-def configure(folder: Path) -> None:
-    """Put the project's `dagster.yaml` into `folder`, unless an own one stands there."""
-    target = folder / "dagster.yaml"
-    if not target.exists():
-        shutil.copyfile(PROJECT / "dagster.yaml", target)
 
 
 class Jobs:
@@ -37,7 +19,7 @@ class Jobs:
     def __init__(self, settings: Settings, resources: Mapping[str, Any] | None = None) -> None:
         # Dagster warns of its own deprecations.
         warnings.filterwarnings("ignore", module="dagster")
-        self._instance = instance(settings)
+        self._instance = open_instance(settings)
         self._definitions = build_definitions(resources)
 
     def run(
@@ -49,7 +31,7 @@ class Jobs:
             run_config=config, instance=self._instance, tags=dict(tags or {}), raise_on_error=True
         )
         for verdict in result.get_asset_check_evaluations():
-            if not verdict.passed and verdict.blocking:
+            if not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
                 check = f"{verdict.check_name} on {verdict.asset_key.to_user_string()}"
                 raise UserError(f"the check {check} failed; the published version stays as it is")
         return result

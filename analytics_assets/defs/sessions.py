@@ -7,7 +7,7 @@ from dagster_duckdb import DuckDBResource
 
 from analytics_assets.defs.metadata import asset_spec, column_schema
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
-from analytics_assets.defs.resources import OWNER, PipelineResource
+from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 
 _KINDS = {"deltalake", "duckdb"}
@@ -24,8 +24,12 @@ _KINDS = {"deltalake", "duckdb"}
     pool="rebuild",
 )
 def sessions(
-    context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource
+    context: dg.AssetExecutionContext,
+    pipeline: PipelineResource,
+    duckdb: DuckDBResource,
+    progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult]:
+    progress.stage("sessions and page views")
     with duckdb.get_connection() as con:
         rebuilt = pipeline.get().rebuild_sessions(con, days_of(context))
     context.log.info(f"{len(rebuilt.days)} days: " + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items()))
@@ -50,7 +54,8 @@ def sessions(
     metadata={"dagster/column_schema": column_schema(USERS)},
     pool="rebuild",
 )
-def users(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
+def users(pipeline: PipelineResource, duckdb: DuckDBResource, progress: dg.ResourceParam[Progress]) -> dg.MaterializeResult:
+    progress.stage("users")
     with duckdb.get_connection() as con:
         rows = pipeline.get().rebuild_users(con)
     return dg.MaterializeResult(metadata={"dagster/row_count": rows})

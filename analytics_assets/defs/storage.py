@@ -12,7 +12,9 @@ from typing import Any
 from dagster import EventLogEntry
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
+from sqlalchemy import func, select
 
 # Dagster buffers events only where this is set, and reads it when it stores.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
@@ -33,16 +35,20 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(inst_data=inst_data, base_dir=str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs"))
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        runs = {event.run_id for event in events}
-        if len(runs) > 1 or any(event.dagster_event_type not in ASSET_EVENTS for event in events):
-            super().store_event_batch(events)
-            return
-        statements = [self.prepare_insert_event(event) for event in events]
-        with self.run_connection(runs.pop()) as connection:
-            for statement in statements:
-                connection.execute(statement)
+        assets = [event for event in events if event.dagster_event_type in ASSET_EVENTS]
+        for run_id in {event.run_id for event in assets}:
+            self._store_asset_events(run_id, [event for event in assets if event.run_id == run_id])
+        super().store_event_batch([event for event in events if event.dagster_event_type not in ASSET_EVENTS])
+
+    def _store_asset_events(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
+        rows = [self._event_to_row(event) for event in events]
+        with self.run_connection(run_id) as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
         with self.index_transaction() as connection:
-            ids = [connection.execute(statement).inserted_primary_key[0] for statement in statements]
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
+            # SQLite has one writer: the rows of this transaction have the last ids, in order.
+            last: int = connection.execute(select(func.max(SqlEventLogStorageTable.c.id))).scalar_one()
+            ids = range(last - len(rows) + 1, last + 1)
             self._store_asset_event_tags(connection, events, ids)
             # Only the newest event of an asset decides what its summary row says.
             newest = {event.get_dagster_event().asset_key: (event, key) for event, key in zip(events, ids, strict=True)}

@@ -1,9 +1,10 @@
 """Sessions, page views and users from events: SQL over relations, no storage.
 
-A session is a chain of events with the same key whose gaps stay under a limit. The key is the session that the source
-gives (limit: the longest a session may be) or else the visitor (limit: the declared inactivity). A chain that lasts too
-long or holds too many events is a runaway and is set aside. Because a gap is never longer than the longest session, two
-such lengths around a day decide every chain that touches the day: a rebuild of a day never reads history.
+Events with the same key whose gaps stay under a limit are a chain. The key is the session that the source gives (limit: the
+longest a session may be) or else the visitor (limit: the declared inactivity). A session is a chain's events up to the
+longest length after its start, as Snowplow has it; what lies beyond is a runaway and set aside, and so is a session with too
+many events. Whether an event lies beyond is decided by two such lengths before it, and what is in its session by one after
+it: a rebuild of a day never reads history.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ class SessionDays:
 def window(days: Sequence[date], rules: SessionRules) -> tuple[datetime, datetime]:
     """The time range that must be read to rebuild `days`."""
     low, high = day_bounds(days)
-    # Sessions of the asked days reach one length further, and those days are rebuilt too.
-    reach = timedelta(hours=3 * rules.longest_hours)
+    # An event moves what lies one length before it and two after it; whole days of that are rebuilt, and each needs two
+    # lengths before it and one after it.
+    reach = timedelta(hours=3 * rules.longest_hours + 24)
     return low - reach, high + reach
 
 
@@ -54,75 +56,90 @@ def build_sessions(con: duckdb.DuckDBPyConnection, events: str, days: Sequence[d
         "create or replace temp table active as select distinct tenant_id, session_key from keyed "
         "where timestamp::date in (select date from asked_days)"
     )
-    days_of_chains = con.execute(f"""
-        with chains as ({_chains("keyed semi join active using (tenant_id, session_key)", rules)})
-        select distinct timestamp::date from chains
-        where touches and abs(date_diff('hour', timestamp, nearest)) <= {rules.longest_hours} + 24
-    """).fetchall()
+    con.execute("create or replace temp table chained as " + _chains(rules))
+    days_of_chains = con.execute(_MOVED_DAYS.format(longest=rules.longest_hours)).fetchall()
     all_days = tuple(sorted({*days, *(row[0] for row in days_of_chains)}))
     con.execute("create or replace temp table whole_days as select unnest(?::date[]) as date", [list(all_days)])
     con.execute(
         "create or replace temp table active as select distinct tenant_id, session_key from keyed "
         "where timestamp::date in (select date from whole_days)"
     )
-    con.execute(
-        "create or replace temp table chained as " + _chains("keyed semi join active using (tenant_id, session_key)", rules)
-    )
-    con.execute(_SESSIONS.format(longest=rules.longest_hours, most=rules.most_events))
+    con.execute("create or replace temp table chained as " + _chains(rules))
+    con.execute(_SESSIONS.format(page=_PAGE, sight=_SIGHT, most=rules.most_events))
     con.execute(f"create or replace temp table new_sessions as select {SESSIONS.select_list} from all_sessions "
                 "where not runaway and date in (select date from whole_days)")  # fmt: skip
-    con.execute(_PAGE_VIEWS.format(columns=PAGE_VIEWS.select_list))
-    con.execute(_RUNAWAYS.format(columns=RUNAWAYS.select_list, longest=rules.longest_hours))
+    con.execute(_PAGE_VIEWS.format(columns=PAGE_VIEWS.select_list, page=_PAGE, ping=_PING))
+    con.execute(_RUNAWAYS.format(columns=RUNAWAYS.select_list))
     con.execute("drop table keyed; drop table chained; drop table all_sessions; drop table active")
     return SessionDays(all_days)
 
 
-def _chains(relation: str, rules: SessionRules) -> str:
-    """Each event with `chain`, its number within its key, and whether the chain `touches` an asked day."""
+# A page that stays open sends pings; one may come in a session whose page view was never received.
+_PING = "(event = 'page_ping' and page_view_id is not null)"
+_SIGHT = f"(type = 'page' or {_PING})"
+_PAGE = "{'url': page_url, 'title': page_title}"
+
+
+def _chains(rules: SessionRules) -> str:
+    """The events of the active keys with the start of their `chain`, and whether they lie `beyond` its session."""
+    longest = f"to_hours({rules.longest_hours})"
     return f"""
-        select *,
-            bool_or(timestamp::date in (select date from asked_days)) over same as touches,
-            min(case when timestamp::date in (select date from asked_days) then timestamp end) over same as nearest
-        from (
-            select *, sum(starts) over (partition by tenant_id, session_key order by timestamp, message_id) as chain
+        select *, timestamp > chain + {longest} as beyond from (
+            select *, max(case when joins then null else timestamp end) over (
+                partition by tenant_id, session_key order by timestamp, message_id rows unbounded preceding
+            ) as chain
             from (
-                select *, case when timestamp - lag(timestamp) over (
+                select *, coalesce(timestamp - lag(timestamp) over (
                     partition by tenant_id, session_key order by timestamp, message_id
-                ) <= case when given_id is null then to_minutes({rules.inactivity_minutes})
-                          else to_hours({rules.longest_hours}) end then 0 else 1 end as starts
-                from {relation}
+                ) <= case when given_id is null then least(to_minutes({rules.inactivity_minutes}), {longest})
+                          else {longest} end, false) as joins
+                from keyed semi join active using (tenant_id, session_key)
             )
         )
-        window same as (partition by tenant_id, session_key, chain)
     """
 
 
+# Days of the events that an event of an asked day can move into another session or out of any.
+_MOVED_DAYS = """
+    select distinct timestamp::date from (
+        select timestamp,
+            max(asked) over (partition by tenant_id, session_key, chain order by timestamp rows unbounded preceding) as last,
+            min(asked) over (partition by tenant_id, session_key, chain order by timestamp
+                rows between current row and unbounded following) as next
+        from (select *, case when timestamp::date in (select date from asked_days) then timestamp end as asked from chained)
+    ) where timestamp - last <= to_hours(2 * {longest}) or next - timestamp <= to_hours({longest})
+"""
+
 _SESSIONS = """
     create or replace temp table all_sessions as
-    select
-        tenant_id, session_key, chain,
-        coalesce(any_value(given_id), 'auto-' || left(md5(
-            concat_ws(chr(31), tenant_id, session_key, epoch_us(min(timestamp)))), 20)) as session_id,
-        arg_max(user_id, (timestamp, message_id)) filter (where user_id is not null) as user_id,
-        arg_min(anonymous_id, (timestamp, message_id)) filter (where anonymous_id is not null) as anonymous_id,
-        cast(null as varchar) as person_id,
-        min(timestamp)::date as date,
-        min(timestamp) as started_at,
-        max(timestamp) as ended_at,
-        epoch_us(max(timestamp) - min(timestamp)) / 1e6 as duration_seconds,
-        count(*) as events,
-        count(distinct coalesce(page_view_id, message_id)) filter (where type = 'page') as page_views,
-        coalesce(sum(revenue), 0)::decimal(18, 4) as revenue,
-        arg_min(page_url, (timestamp, message_id)) filter (where type = 'page') as first_page_url,
-        arg_min(page_title, (timestamp, message_id)) filter (where type = 'page') as first_page_title,
-        arg_max(page_url, (timestamp, message_id)) filter (where type = 'page') as last_page_url,
-        arg_max(page_title, (timestamp, message_id)) filter (where type = 'page') as last_page_title,
-        arg_min(campaign, (timestamp, message_id)) filter (where campaign is not null) as campaign,
-        arg_min(region, (timestamp, message_id)) filter (where region is not null) as region,
-        any_value(source) as source,
-        max(timestamp) - min(timestamp) > to_hours({longest}) or count(*) > {most} as runaway
-    from chained
-    group by tenant_id, session_key, chain
+    select * exclude (first_page, last_page),
+        first_page.url as first_page_url, first_page.title as first_page_title,
+        coalesce(last_page, first_page).url as last_page_url, coalesce(last_page, first_page).title as last_page_title
+    from (
+        select
+            tenant_id, session_key, chain,
+            coalesce(any_value(given_id), 'auto-' || left(md5(
+                concat_ws(chr(31), tenant_id, session_key, epoch_us(chain))), 20)) as session_id,
+            arg_max(user_id, (timestamp, message_id)) filter (where user_id is not null) as user_id,
+            arg_min(anonymous_id, (timestamp, message_id)) filter (where anonymous_id is not null) as anonymous_id,
+            cast(null as varchar) as person_id,
+            chain::date as date,
+            chain as started_at,
+            max(timestamp) as ended_at,
+            epoch_us(max(timestamp) - chain) / 1e6 as duration_seconds,
+            count(*) as events,
+            count(distinct coalesce(page_view_id, message_id)) filter (where {sight}) as page_views,
+            coalesce(sum(revenue), 0)::decimal(18, 4) as revenue,
+            arg_min({page}, (timestamp, message_id)) filter (where {sight}) as first_page,
+            arg_max({page}, (timestamp, message_id)) filter (where type = 'page') as last_page,
+            arg_min(campaign, (timestamp, message_id)) filter (where campaign is not null) as campaign,
+            arg_min(region, (timestamp, message_id)) filter (where region is not null) as region,
+            any_value(source) as source,
+            count(*) > {most} as runaway
+        from chained
+        where not beyond
+        group by tenant_id, session_key, chain
+    )
 """
 
 _PAGE_VIEWS = """
@@ -131,18 +148,19 @@ _PAGE_VIEWS = """
         select tenant_id, session_key, chain,
             coalesce(page_view_id, message_id) as page_view_id,
             min(timestamp) filter (where type = 'page') as started_at,
-            max(timestamp) as ended_at,
-            arg_min(page_url, (timestamp, message_id)) filter (where type = 'page') as page_url,
-            arg_min(page_title, (timestamp, message_id)) filter (where type = 'page') as page_title
+            greatest(min(timestamp) filter (where type = 'page'), max(timestamp) filter (where {ping})) as ended_at,
+            arg_min({page}, (timestamp, message_id)) filter (where type = 'page') as page,
+            arg_min(message_id, (timestamp, message_id)) filter (where type = 'page') as viewed_by
         from chained
-        where page_view_id is not null or type = 'page'
+        where not beyond and (page_view_id is not null or type = 'page')
         group by all
         having count(*) filter (where type = 'page') > 0
     ),
     placed as (
-        select v.*, s.session_id, s.user_id, s.anonymous_id, v.started_at::date as date,
+        select v.*, page.url as page_url, page.title as page_title, s.session_id, s.user_id, s.anonymous_id,
+            v.started_at::date as date,
             row_number() over (partition by v.tenant_id, v.session_key, v.chain
-                order by v.started_at, v.page_view_id) as page_view_in_session,
+                order by v.started_at, v.viewed_by) as page_view_in_session,
             count(*) over (partition by v.tenant_id, v.session_key, v.chain) as page_views_in_session
         from viewed v
         join all_sessions s using (tenant_id, session_key, chain)
@@ -154,12 +172,12 @@ _PAGE_VIEWS = """
 _RUNAWAYS = """
     create or replace temp table new_runaways as
     select {columns} from (
-        select c.tenant_id, c.session_key, c.timestamp::date as date, count(*) as events,
-            case when any_value(s.duration_seconds) > {longest} * 3600 then 'too_long' else 'too_many_events' end as reason
+        select tenant_id, session_key, c.timestamp::date as date, count(*) as events,
+            case when c.beyond then 'too_long' else 'too_many_events' end as reason
         from chained c
-        join all_sessions s using (tenant_id, session_key, chain)
-        where s.runaway
-        group by c.tenant_id, c.session_key, c.timestamp::date
+        left join all_sessions s using (tenant_id, session_key, chain)
+        where c.beyond or s.runaway
+        group by all
     ) where date in (select date from whole_days)
 """
 
@@ -215,14 +233,19 @@ def users(sessions: str) -> str:
     """A SELECT of `users` over stitched sessions."""
     return f"""
         select {USERS.select_list} from (
-            select tenant_id, person_id, any_value(user_id) as user_id,
-                min(started_at) as first_seen_at, max(ended_at) as last_seen_at,
-                count(*) as sessions, sum(page_views)::bigint as page_views, sum(events)::bigint as events,
-                sum(revenue)::decimal(18, 4) as revenue,
-                arg_min(first_page_url, (started_at, session_id)) filter (where page_views > 0) as first_page_url,
-                arg_min(first_page_title, (started_at, session_id)) filter (where page_views > 0) as first_page_title,
-                arg_max(last_page_url, (started_at, session_id)) filter (where page_views > 0) as last_page_url,
-                arg_max(last_page_title, (started_at, session_id)) filter (where page_views > 0) as last_page_title
-            from ({sessions}) group by tenant_id, person_id
+            select *, first_page.url as first_page_url, first_page.title as first_page_title,
+                last_page.url as last_page_url, last_page.title as last_page_title
+            from (
+                select tenant_id, person_id, any_value(user_id) as user_id,
+                    min(started_at) as first_seen_at, max(ended_at) as last_seen_at,
+                    count(*) as sessions, sum(page_views)::bigint as page_views, sum(events)::bigint as events,
+                    sum(revenue)::decimal(18, 4) as revenue,
+                    -- Of several first or last sessions that with the greatest id, as Snowplow has it.
+                    arg_max({{'url': first_page_url, 'title': first_page_title}}, (-epoch_us(started_at), session_id))
+                        filter (where page_views > 0) as first_page,
+                    arg_max({{'url': last_page_url, 'title': last_page_title}}, (ended_at, session_id))
+                        filter (where page_views > 0) as last_page
+                from ({sessions}) group by tenant_id, person_id
+            )
         )
     """

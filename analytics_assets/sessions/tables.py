@@ -21,7 +21,7 @@ SESSIONS = TableSpec(
         Column("ended_at", "TIMESTAMP", "Time of the last event (UTC)."),
         Column("duration_seconds", "DOUBLE", "From first to last event, in seconds."),
         Column("events", "BIGINT", "Events in the session."),
-        Column("page_views", "BIGINT", "Distinct page views in the session."),
+        Column("page_views", "BIGINT", "Distinct pages viewed in the session, also where only a ping of the page came."),
         Column("revenue", "DECIMAL(18,4)", "Net revenue of the session, in the currency of its events."),
         Column("first_page_url", "VARCHAR", "Address of the first page."),
         Column("first_page_title", "VARCHAR", "Title of the first page."),
@@ -46,7 +46,7 @@ PAGE_VIEWS = TableSpec(
         _ANONYMOUS,
         Column("date", "DATE", "Day (UTC) the page view began."),
         Column("started_at", "TIMESTAMP", "Time of the page view (UTC)."),
-        Column("ended_at", "TIMESTAMP", "Time of the last ping or view of the page (UTC)."),
+        Column("ended_at", "TIMESTAMP", "Time of the last ping of the page (UTC); the start where there is none."),
         Column("page_view_in_session", "BIGINT", "Position among the session's page views, from 1."),
         Column("page_views_in_session", "BIGINT", "Page views of the session."),
         Column("page_url", "VARCHAR", "Address of the page."),
@@ -58,10 +58,10 @@ PAGE_VIEWS = TableSpec(
 
 RUNAWAYS = TableSpec(
     name="runaway_sessions",
-    comment="Sessions set aside because they are too long or hold too many events, one row a day of events.",
+    comment="Events set aside: those beyond the longest length of a session, and sessions with too many. One row a day.",
     columns=(
         _TENANT,
-        Column("session_key", "VARCHAR", "Session or visitor that ran away."),
+        Column("session_key", "VARCHAR", "Session or visitor that ran away, with its kind before a colon."),
         Column("date", "DATE", "Day (UTC) of the events."),
         Column("events", "BIGINT", "Events of that day that belong to no session."),
         Column("reason", "VARCHAR", "too_long or too_many_events."),

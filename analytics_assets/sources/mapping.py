@@ -46,7 +46,7 @@ def _nested(depth: int) -> str:
 
 
 # DuckDB reads more than JSON (NaN, Infinity) and a cast to TIMESTAMP drops the offset in silence: hence these.
-# Patterns are costly, so each stands behind a cheap test that nearly all text fails.
+# Patterns are costly, so each stands behind a cheap test that nearly all text fails; only `case` keeps that order.
 HELPERS = {
     "slug(v)": "trim(regexp_replace(lower(v), '[^a-z0-9]+', '-', 'g'), '-')",
     "object(v)": "json_merge_patch('{}', to_json(v))",
@@ -59,15 +59,21 @@ HELPERS = {
     "as_time(v)": "timezone('UTC', case when try_cast(v as timestamptz) between timestamptz '0001-01-01 00:00:00+00' "
     "and timestamptz '9999-12-31 23:59:59.999999+00' then try_cast(v as timestamptz) end)",
     "without_strings(v)": r"""regexp_replace(v, '"(?:[^"\\]|\\.)*"', '', 'g')""",
-    "has_nan(v)": r"regexp_matches(v, '(?i)[:,\[\s]-?(?:nan|inf)') "
-    "and regexp_matches(without_strings(v), '(?i)nan|inf')",
-    "too_deep(v)": f"strlen(v) > {2 * MAX_JSON_DEPTH} "
-    f"and strlen(v) - strlen(replace(replace(v, '{{', ''), '[', '')) > {MAX_JSON_DEPTH} "
-    r"and not regexp_full_match(regexp_replace(without_strings(v), '[^\[\]{}]', '', 'g'), "
-    f"'{_nested(MAX_JSON_DEPTH)}')",
-    "is_json(v)": "json_valid(v) and not has_nan(v) and not too_deep(v)",
+    # The nine pairs and triples cover every spelling of nan and inf that can be read, at a third of the pattern's cost.
+    "has_nan(v)": "case when "
+    + " or ".join(f"contains(v, '{part}')" for part in ("nan", "Nan", "aN", "An", "AN", "nf", "nF", "Nf", "NF"))
+    + " then case when regexp_matches(v, '[nN][aA][nN]|[iI][nN][fF]') "
+    "then regexp_matches(without_strings(v), '(?i)nan|inf') else false end else false end",
+    "too_deep(v)": f"case when strlen(v) <= {2 * MAX_JSON_DEPTH} then false "
+    f"when strlen(v) - strlen(replace(replace(v, '{{', ''), '[', '')) <= {MAX_JSON_DEPTH} then false "
+    r"else not regexp_full_match(regexp_replace(without_strings(v), '[^\[\]{}]', '', 'g'), "
+    f"'{_nested(MAX_JSON_DEPTH)}') end",
+    "is_json(v)": "case when json_valid(v) then not has_nan(v) and not too_deep(v) else false end",
+    "is_object(v)": "case when not is_json(v) then false when v like '{%' then true "
+    "else coalesce(json_type(v), '') = 'OBJECT' end",
     # JSON inside a text cell is meant as JSON; other text is a JSON string.
-    "embedded(v)": r"case when regexp_matches(v, '^\s*[\[{]') and is_json(v) then try_cast(v as json) else to_json(v) end",
+    "embedded(v)": r"case when not regexp_matches(v, '^\s*[\[{]') then to_json(v) "
+    "when is_json(v) then try_cast(v as json) else to_json(v) end",
     # Put members in front of a JSON object; of two members with one name the first counts.
     "spliced(o, members)": "case when members = '' then o when o is null or o = '{}' then '{' || members || '}' "
     "else '{' || members || ',' || o[2:] end",
@@ -281,20 +287,14 @@ def mapped_select(source: Source, records: Records, tenant: str | None, received
         values.append(f"{value} as {identifier(name)}")
         wrongs += [f"when {wrong} then {literal('wrong_type:' + name)}"] if wrong else []
     wrong_type = f"case when __damage is not null then __damage {' '.join(wrongs)} end" if wrongs else "__damage"
-    texts = " ".join([*source.fields.values(), *(rejection.when for rejection in source.reject)]).lower()
     passed = [
         f"{cell.sql}::varchar as {identifier('__text:' + name.casefold())}"
         for name, cell in records.cells.items()
         if cell.type in ("VARCHAR", "JSON") and source.columns[name].type == "json"
     ]
-    virtual = [
-        # Without the test, a row would be digested or gathered although nobody reads it in a materialised slice.
-        *([f"md5(to_json({struct({name: identifier(name) for name in source.columns})})::varchar) as line_digest"]
-          if "line_digest" in texts else []),
-        *(["__extra as extra_columns"] if "extra_columns" in texts else []),
-    ]  # fmt: skip
+    digest = f"md5(to_json({struct({name: identifier(name) for name in source.columns})})::varchar)"
     inner = (
-        f"select __rn, __raw, {records.extra} as __extra, {wrong_type} as __reason, {', '.join([*values, *passed])} "
+        f"select __rn, __raw, {records.extra} as extra_columns, {wrong_type} as __reason, {', '.join([*values, *passed])} "
         f"from {records.sql}"
     )
     fields, faults = _fields(source, records, tenant, received_at)
@@ -305,42 +305,49 @@ def mapped_select(source: Source, records: Records, tenant: str | None, received
     ]
     whens = [*faults, *rejects]
     reason = f"case when __reason is not null then __reason {' '.join(whens)} end" if whens else "__reason"
+    # One level for the values, one for the judgement: written in one, each value would be computed again for its faults.
+    computed = ", ".join(f"{value} as {identifier('__field:' + name)}" for name, value in fields.items())
+    columns = ", ".join(f"{identifier('__field:' + name)} as {identifier(name)}" for name in fields)
     return (
-        f"select __rn::bigint as rn, {', '.join(fields)}, {reason} as reason, __raw as raw "
-        f"from (select {', '.join(['*', *virtual])} from ({inner}))"
+        f"select __rn::bigint as rn, {columns}, {reason} as reason, __raw as raw "
+        f"from (select *, {computed} from (select *, {digest} as line_digest from ({inner})))"
     )
 
 
 def _fields(
     source: Source, records: Records, tenant: str | None, received_at: datetime
-) -> tuple[list[str], list[str]]:
-    """The canonical columns, and the conditions under which one of them could not be computed."""
-    fields, faults = [], []
+) -> tuple[dict[str, str], list[str]]:
+    """SQL for each canonical column, and the conditions (over `__field:<name>`) under which one could not be computed."""
+    fields, faults = {}, []
     declared = {name.casefold(): TYPES[column.type] for name, column in source.columns.items()}
     texts = {name.casefold() for name, cell in records.cells.items() if cell.type in ("VARCHAR", "JSON")}
     for name, type_ in _CANONICAL.items():
         expression = source.fields.get(name)
-        given = declared.get(expression.strip().casefold()) if expression else None
         if expression is None:
-            value = f"null::{type_}"
-        elif given == type_:
-            value = expression
+            fields[name] = f"null::{type_}"
+            continue
+        reference, field = expression.strip().casefold(), identifier("__field:" + name)
+        given = declared.get(reference)
+        if given == type_:
+            fields[name] = expression
         elif given == "JSON" and type_ == "VARCHAR":
             # The text as it stands in the file: making JSON of it first would parse what is only passed on.
-            passed = expression.strip().casefold()
-            value = identifier("__text:" + passed) if passed in texts else f"{expression}::varchar"
+            fields[name] = identifier("__text:" + reference) if reference in texts else f"{expression}::varchar"
         else:
             # `try` keeps one hostile value from failing the whole slice; the fault says that the value is missing.
-            value = f"try(cast(({expression}\n) as {type_}))"
-            fault = f"{value} is null and coalesce(try(({expression}\n) is not null), true)"
+            fields[name] = f"try(cast(({expression}\n) as {type_}))"
+            fault = f"case when {field} is null then coalesce(try(({expression}\n) is not null), true) else false end"
             faults.append(f"when {fault} then {literal('wrong_type:' + name)}")
-        if name == "tenant_id" and tenant is not None:
-            if expression is not None:
-                faults.append(f"when {value} <> {literal(tenant)} then 'tenant_mismatch'")
-            value = literal(tenant)
-        if name == "received_at":
-            value = f"coalesce({value}, {moment(received_at)})"
-        fields.append(f"{value} as {identifier(name)}")
+        if name in ("properties", "context"):
+            # A declared JSON column has been checked to be JSON; of anything else nothing is known.
+            passes = f"{field} like '{{%'" if given == "JSON" else f"{field} = '{{}}'"
+            judged = f"case when {field} is null or {passes} then true else is_object({field}) end"
+            faults.append(f"when not {judged} then {literal('wrong_type:' + name)}")
+    if tenant is not None:
+        if "tenant_id" in source.fields:
+            faults.append(f"when {fields['tenant_id']} <> {literal(tenant)} then 'tenant_mismatch'")
+        fields["tenant_id"] = literal(tenant)
+    fields["received_at"] = f"coalesce({fields['received_at']}, {moment(received_at)})"
     return fields, faults
 
 

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -131,9 +131,11 @@ def _tidy(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     finally:
-        con.execute("drop view if exists temp.mapped; drop table if exists temp.__mapped")
-        con.execute("drop table if exists temp.__messages")
-        con.unregister("__chunk")
+        # The caller may have closed the connection, or stopped in the middle of a failed transaction.
+        with suppress(duckdb.Error):
+            con.execute("drop view if exists temp.mapped; drop table if exists temp.__mapped")
+            con.execute("drop table if exists temp.__messages")
+            con.unregister("__chunk")
 
 
 @contextmanager
@@ -187,8 +189,11 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
             yield from _message_slices(shape, size * (end - start) // total)
             continue
         raw = f"to_json({struct({name: sql for name, (sql, _) in cells.items()})})::varchar"
-        sql = f"(select {record}, {raw} as __raw, * from {scan}{where})"
-        select = shape.select(_table_records(shape.source, cells, sql))
+        # Numbered, the file's columns cannot clash with ours, whatever they are called.
+        columns = ", ".join(f"{sql} as c{index}" for index, (sql, _) in enumerate(cells.values()))
+        sql = f"(select {record}, {raw} as __raw, {columns} from {scan}{where})"
+        numbered = {name: (f"c{index}", type_) for index, (name, (_, type_)) in enumerate(cells.items())}
+        select = shape.select(_table_records(shape.source, numbered, sql))
         con.execute(f"create or replace temp view mapped as {select}")
         yield Slice(start, end - start, size * (end - start) // total)
     if total == 0 and shape.source.format == "table":
@@ -225,7 +230,7 @@ def _text_slices(shape: _Shape, chunks: Iterable[_Chunk]) -> Iterator[Slice]:
     con = shape.con
     for chunk in chunks:
         names = chunk.names
-        cells = {name: (f'"c{index}"', "text") for index, name in enumerate(names or ())}
+        cells = {name: (f"c{index}", "text") for index, name in enumerate(names or ())}
         # An empty cell is null, also when the record is tried again.
         filled = {name: f"nullif({sql}, '')" for name, (sql, _) in cells.items()}
         raw = f"to_json({struct(filled)})::varchar"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -78,12 +79,14 @@ def sweep(home: Home, specs: Sequence[TableSpec]) -> tuple[int, int]:
         table = Table(home.warehouse, spec)
         delta = table.open()
         wanted = sorted(kept.get(spec.name, set()) - {delta.version()})
-        options = {"retention_hours": 0, "enforce_retention_duration": False, "full": True, "keep_versions": wanted or None}
-        for name in delta.vacuum(dry_run=True, **options):
+        vacuum = partial(
+            delta.vacuum, retention_hours=0, enforce_retention_duration=False, full=True, keep_versions=wanted or None
+        )
+        for name in vacuum(dry_run=True):
             path = table.path / name
             if path.exists():
                 files, size = files + 1, size + path.stat().st_size
-        delta.vacuum(dry_run=False, **options)
+        vacuum(dry_run=False)
         _remove_empty_folders(table.path)
     spill = home.work / "spill"
     for leftover in spill.glob("*") if spill.exists() else ():

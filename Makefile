@@ -1,0 +1,46 @@
+# What a person does with this project. Every target installs what it needs first.
+
+export ANALYTICS_HOME ?= $(CURDIR)/data
+PYTHON ?= python3
+UV := $(shell command -v uv || echo .tools/bin/uv)
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url
+# A shell inside another environment must not draw the installation there.
+unexport VIRTUAL_ENV
+
+.PHONY: demo test lint dev bench lock
+
+demo: .venv/.installed  # the whole way on the bundled real data
+	@.venv/bin/analytics demo
+
+test: .venv/.installed  # the whole test suite
+	@.venv/bin/python -m pytest -n 2
+
+lint: .venv/.installed  # style and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+dev: .venv/.installed  # Dagster's UI on http://127.0.0.1:3000, with its daemon
+	@.venv/bin/analytics dev
+
+bench: .venv/.installed .venv-bench/.installed  # the measurements, as ratios in one run
+	@.venv/bin/python -m benchmarks
+
+lock: $(UV)  # resolve the dependencies again
+	@$(COMPILE) --group dev -o requirements.lock pyproject.toml
+	@$(COMPILE) --group bench -o benchmarks/requirements.lock
+
+.venv/.installed: requirements.lock pyproject.toml | $(UV)
+	@echo "installing into .venv (1.4 GB, once)"
+	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	@$(UV) pip sync --quiet --python .venv/bin/python requirements.lock
+	@$(UV) pip install --quiet --python .venv/bin/python --no-deps -e .
+	@touch $@
+
+.venv-bench/.installed: benchmarks/requirements.lock | $(UV)
+	@echo "installing the peers into .venv-bench (1 GB, once)"
+	@test -x .venv-bench/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-bench
+	@$(UV) pip sync --quiet --python .venv-bench/bin/python benchmarks/requirements.lock
+	@touch $@
+
+.tools/bin/uv:
+	@echo "fetching uv"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv

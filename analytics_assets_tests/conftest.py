@@ -1,0 +1,68 @@
+"""Fixtures: lines of the pipeline in fresh data homes, and the whole retail sample, loaded and published once."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics_assets_tests.builders import RETAIL, Line, Opener, a_config
+
+
+@pytest.fixture
+def open_line(tmp_path: Path) -> Iterator[Opener]:
+    """Opens lines: `open_line()`; `name` tells several apart, the rest is for `a_config`."""
+    with ExitStack() as stack:
+
+        def open_one(name: str = "home", **declared: Any) -> Line:
+            config = tmp_path / f"{name}-config"
+            if not config.exists():
+                a_config(config, **declared)
+            return stack.enter_context(Line.at(tmp_path / name, config))
+
+        yield open_one
+
+
+@pytest.fixture
+def line(open_line: Opener) -> Line:
+    """A line with the tenants acme and globex, and nothing loaded."""
+    return open_line()
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test processes makes and all of them read."""
+    shared = tmp_path_factory.getbasetemp()
+    # Under xdist each process has a folder of its own below the one that they share.
+    root = shared.parent if shared.name.startswith("popen-") else shared
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
+@dataclass(frozen=True)
+class Retail:
+    """The data home with the whole sample published. Tests only read it."""
+
+    home: Path
+
+    @property
+    def published(self) -> Path:
+        return self.home / "published" / "analytics.duckdb"
+
+
+@pytest.fixture(scope="session")
+def retail(tmp_path_factory: pytest.TempPathFactory) -> Retail:
+    def make(home: Path) -> None:
+        with Line.at(home) as line:
+            line.load(RETAIL, "online_retail")
+            line.rebuild()
+            line.publish()
+
+    return Retail(made_once(tmp_path_factory, "retail", make))

@@ -1,0 +1,241 @@
+"""The real sample from file to published DuckDB: whole, twice, in pieces, day by day. The numbers are those of the source."""
+
+import random
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from analytics_assets.events.intake import utc_now
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.marts.tables import mart_tables
+from analytics_assets.pipeline import Waiting
+from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+from analytics_assets_tests.builders import DELIVERY, RETAIL, SNOWPLOW, Line, digest, rows_of
+from analytics_assets_tests.conftest import Retail
+
+RECEIVED, REJECTED_ROWS, ACCEPTED, STORED = 541_909, 2_517, 539_392, 534_129
+REVENUE = Decimal("9748131.07")
+DERIVED = (SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)
+PUBLISHED_NAMES = {
+    "events", "rejected_events", "sessions", "page_views", "users", "events_hourly", "events_daily", "revenue_daily",
+    "cohort_retention_weekly", "funnel_daily", "batches", "published_tables",
+}  # fmt: skip
+
+
+# The whole
+
+
+def test_every_line_of_the_sample_is_accounted_for(retail: Retail) -> None:
+    found = rows_of(retail.published, "select received, rejected, duplicates, events, rejected_by_reason from batches")
+    assert found == [(RECEIVED, REJECTED_ROWS, ACCEPTED - STORED, STORED, '{"unit_price_not_positive": 2517}')]
+    assert RECEIVED == REJECTED_ROWS + ACCEPTED
+    assert rows_of(retail.published, "select count(*), count(distinct (tenant_id, message_id)) from events") == [
+        (STORED, STORED)
+    ]
+    kept = (
+        "select count(*), count(*) filter (where reason = 'unit_price_not_positive' and raw is not null) from rejected_events"
+    )
+    assert rows_of(retail.published, kept) == [(REJECTED_ROWS, REJECTED_ROWS)]
+
+
+@pytest.mark.parametrize("table", ["events", "events_daily", "revenue_daily", "sessions", "users"])
+def test_every_table_tells_the_same_revenue(retail: Retail, table: str) -> None:
+    column = "sum(revenue) filter (where true)"
+    assert rows_of(retail.published, f"select {column} from {table}") == [(REVENUE,)]
+
+
+def test_the_united_kingdom_is_a_tenant_with_its_own_truth(retail: Retail) -> None:
+    mine = "where tenant_id = 'united-kingdom'"
+    assert rows_of(retail.published, f"select count(*), sum(revenue) from events {mine}") == [(487_806, Decimal("8189252.30"))]
+    assert rows_of(retail.published, f"select sum(revenue) from revenue_daily {mine}") == [(Decimal("8189252.30"),)]
+    assert rows_of(retail.published, f"select sum(events) from events_daily {mine}") == [(487_806,)]
+    assert rows_of(retail.published, "select count(distinct tenant_id) from events") == [(38,)]
+
+
+def test_returns_are_the_invoices_that_begin_with_c(retail: Retail) -> None:
+    assert rows_of(retail.published, "select event, count(*) from events group by 1 order by 2") == [
+        ("Product Returned", 9_251),
+        ("Product Ordered", STORED - 9_251),
+    ]
+    wrong = "select count(*) from events where (order_id like 'C%') <> (event = 'Product Returned')"
+    assert rows_of(retail.published, wrong) == [(0,)]
+
+
+def test_an_invoice_is_a_session_and_nothing_is_outside_of_one(retail: Retail) -> None:
+    assert rows_of(retail.published, "select sum(events) from sessions") == [(STORED,)]
+    invoices = "select count(distinct (tenant_id, order_id)) from events"
+    assert rows_of(retail.published, "select count(distinct (tenant_id, session_id)) from sessions") == rows_of(
+        retail.published, invoices
+    )
+
+
+def test_lines_without_a_customer_are_anonymous(retail: Retail) -> None:
+    """Checked against the file itself: as many distinct good lines lack a customer."""
+    lines = (
+        f"select count(*) from (select distinct * from read_parquet('{RETAIL}') where UnitPrice > 0) where CustomerID is null"
+    )
+    with duckdb.connect() as con:
+        assert con.execute(lines).fetchall() == rows_of(retail.published, "select count(*) from events where user_id is null")
+
+
+def test_the_published_names_are_there_and_every_table_and_column_says_what_it_means(retail: Retail) -> None:
+    names = {row[0] for row in rows_of(retail.published, "select table_name from information_schema.tables")}
+    assert names >= PUBLISHED_NAMES
+    silent = (
+        "select table_name from duckdb_tables() where comment is null union all "
+        "select view_name from duckdb_views() where comment is null and not internal union all "
+        "select table_name || '.' || column_name from duckdb_columns() where comment is null and not internal"
+    )
+    assert rows_of(retail.published, silent) == []
+    listed = rows_of(retail.published, 'select "table", version, rows from published_tables')
+    assert {name for name, *_ in listed} | {"published_tables"} == names
+    assert {version for _, version, _ in listed} == {1}
+    for name, _, rows in listed:
+        assert rows_of(retail.published, f"select count(*) from {name}") == [(rows,)]
+
+
+def test_money_is_decimal_and_times_have_no_zone(retail: Retail) -> None:
+    types = "select column_name, data_type from duckdb_columns() where table_name = 'events' and not internal"
+    columns = dict(rows_of(retail.published, types))
+    assert columns["revenue"] == "DECIMAL(18,4)"
+    assert columns["timestamp"] == columns["received_at"] == "TIMESTAMP"
+    assert {"tenant_id", "message_id", "type", "event", "user_id", "anonymous_id", "session_id", "properties", "batch_id"} <= {
+        *columns
+    }
+
+
+# Twice, in pieces, day by day. The whole is copied first: the published one is for all tests.
+
+
+@pytest.fixture(scope="module")
+def events_of_whole(retail: Retail) -> tuple[int, int]:
+    with Line.at(retail.home) as line:
+        return line.digest(EVENTS)
+
+
+@pytest.fixture(scope="module")
+def rejected_of_whole(retail: Retail) -> tuple[int, int]:
+    with Line.at(retail.home) as line:
+        return digest(line.con, line.pipeline.table(REJECTED).snapshot().select(), ["reason", "raw"])
+
+
+def test_loading_the_sample_again_changes_nothing_and_says_so(retail: Retail) -> None:
+    with Line.at(retail.home) as line:
+        specs = [EVENTS, REJECTED, BATCHES]
+        before = [line.pipeline.table(spec).snapshot() for spec in specs]
+        again = line.load(RETAIL, "online_retail")
+        assert (again.received, again.rejected, again.duplicates, again.events) == (RECEIVED, REJECTED_ROWS, ACCEPTED, 0)
+        assert again.known_before
+        assert [line.pipeline.table(spec).snapshot() for spec in specs] == before
+        assert line.pipeline.pending(line.con) == []
+        assert line.publish().changed is False
+
+
+def copied(select: str, path: Path) -> Path:
+    with duckdb.connect() as con:
+        con.execute(f"copy ({select}) to '{path}' (format parquet)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """The sample cut in three at random rows, each piece shuffled, then the whole merged with itself."""
+    folder = tmp_path_factory.mktemp("pieces")
+    cut = sorted(random.Random(15).sample(range(RECEIVED), 2))
+    lines = f"(select *, file_row_number as n from read_parquet('{RETAIL}', file_row_number = true))"
+    bounds = list(zip([0, *cut], [*cut, RECEIVED], strict=True))
+    random.Random(16).shuffle(bounds)
+    with Line.at(folder / "home") as line:
+        for number, (low, high) in enumerate(bounds):
+            select = f"select * exclude (n) from {lines} where n >= {low} and n < {high} order by hash(n + {number})"
+            report = line.load(copied(select, folder / f"{number}.parquet"), "online_retail")
+            assert report.received == report.rejected + report.duplicates + report.events == high - low
+        merged = f"select * exclude (n) from (from {lines} union all from {lines}) order by hash(n)"
+        report = line.load(copied(merged, folder / "merged.parquet"), "online_retail")
+        assert (report.received, report.duplicates, report.events) == (2 * RECEIVED, 2 * ACCEPTED, 0)
+        yield line
+
+
+def test_pieces_and_repetitions_give_the_same_events(in_pieces: Line, events_of_whole: tuple[int, int]) -> None:
+    assert in_pieces.digest(EVENTS) == events_of_whole
+
+
+def test_pieces_give_the_same_rejected_lines(in_pieces: Line, rejected_of_whole: tuple[int, int]) -> None:
+    """Merged with itself the file holds each bad line twice more often: those are further copies, and kept as such."""
+    kept = in_pieces.pipeline.table(REJECTED).snapshot().select()
+    whole = f"select * from ({kept}) where batch_id not in (select batch_id from ({kept}) group by all having false)"
+    rows, _ = digest(in_pieces.con, whole, ["reason", "raw"])
+    assert rows >= REJECTED_ROWS
+    distinct = digest(in_pieces.con, f"select distinct reason, raw from ({kept})", ["reason", "raw"])
+    assert distinct[0] <= rejected_of_whole[0]
+
+
+def test_sessions_of_the_pieces_are_those_of_the_whole(in_pieces: Line, retail: Retail) -> None:
+    in_pieces.sessions()
+    in_pieces.pipeline.rebuild_users(in_pieces.con)
+    with Line.at(retail.home) as whole:
+        for spec in DERIVED:
+            assert in_pieces.digest(spec) == whole.digest(spec), spec.name
+
+
+def test_rebuilding_some_days_again_equals_the_full_build(retail: Retail, tmp_path: Path) -> None:
+    import shutil
+    from datetime import date
+
+    home = shutil.copytree(retail.home, tmp_path / "home")
+    with Line.at(home) as line:
+        tables = [*DERIVED, IDENTITIES, *mart_tables()]
+        before = [line.digest(spec, without=()) for spec in tables]
+        for days in ([date(2011, 6, 7)], [date(2010, 12, 1), date(2011, 11, 30)]):
+            line.sessions(days)
+            rebuilt, result = line.pipeline.rebuild_marts(line.con, days)
+            assert result.ok and rebuilt.days == tuple(days)
+        line.pipeline.rebuild_users(line.con)
+        assert [line.digest(spec, without=()) for spec in tables] == before
+
+
+# The stages together, on the small sample
+
+
+@pytest.fixture
+def snowplow(tmp_path: Path) -> Iterator[Line]:
+    with Line.at(tmp_path / "home", now=utc_now()) as line:
+        line.load(SNOWPLOW, "snowplow", "snowplow-web")
+        yield line
+
+
+def test_nothing_is_published_while_days_wait_for_a_rebuild(snowplow: Line, tmp_path: Path) -> None:
+    snowplow.sessions()
+    with pytest.raises(Waiting, match="13 days wait for a rebuild"):
+        snowplow.publish()
+    snowplow.rebuild()
+    assert snowplow.publish().rows["events"] == 157
+
+
+def test_what_arrives_during_a_rebuild_is_published_with_the_next_one(snowplow: Line) -> None:
+    """Readers see the events that the sessions were built from, not later ones."""
+    snowplow.rebuild()
+    text = SNOWPLOW.read_text()
+    late = snowplow.home / "late.csv"
+    late.write_text(text.replace("9e983d4a-e07c-4858-8e97-bdb7feb31241", "another-message-id"))
+    assert snowplow.load(late, "snowplow", "snowplow-web").events == 2
+    path = snowplow.publish().path
+    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 1)]
+    snowplow.rebuild()
+    path = snowplow.publish().path
+    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(159, 2)]
+
+
+def test_a_published_version_names_how_far_its_data_reach(snowplow: Line) -> None:
+    snowplow.rebuild()
+    path = snowplow.publish().path
+    latest = rows_of(path, "select max(timestamp) from events")
+    assert rows_of(path, """select data_through from published_tables where "table" = 'events'""") == latest
+
+
+def test_the_columns_that_tell_of_the_delivery_are_the_only_ones_left_out_here() -> None:
+    assert set(DELIVERY) <= {column.name for spec in (EVENTS, BATCHES) for column in spec.columns}
