@@ -189,10 +189,9 @@ def rollback(version: int | None, reason: str, as_json: bool) -> int:
 
 @cli.command()
 @click.option("--port", default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
-def dev(port: int) -> int:
+def dev(port: int) -> None:
     """Start Dagster's UI on loopback with its daemon, on this data home. Stop it with Ctrl-C."""
     import os
-    import subprocess
 
     from analytics_assets.defs.instance import configure
     from analytics_assets.warehouse.home import Home
@@ -208,7 +207,10 @@ def dev(port: int) -> int:
     }
     click.echo(f"http://127.0.0.1:{port}  drop files into {Home(chosen.home).landing}/<tenant>/", err=True)
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    return subprocess.call(command, cwd=PROJECT, env=environment)
+    sys.stderr.flush()
+    # In the place of this process, so that signals reach Dagster.
+    os.chdir(PROJECT)
+    os.execve(sys.executable, command, environment)
 
 
 # Commands that look

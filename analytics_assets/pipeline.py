@@ -129,6 +129,15 @@ class Pipeline:
         with self.connect() as con:
             return self.intake.report(con, file_digest(path, self.source(source_name).name, tenant))
 
+    def events_a_day(self, con: duckdb.DuckDBPyConnection, reports: Sequence[BatchReport]) -> list[tuple[date, str, float]]:
+        """(day, tenant, events) of the days that these batches brought new events to."""
+        days = sorted({day for report in reports for day in report.days})
+        if not days:
+            return []
+        events = _bounded(self.table(EVENTS).snapshot(), *day_bounds(days))
+        counted = f"select timestamp::date as day, tenant_id, count(*)::double as events from ({events}) group by 1, 2"
+        return con.execute(f"{counted} having day in (select unnest(?::date[])) order by 1, 2", [days]).fetchall()
+
     def landed(self, now: datetime, settle_seconds: float = 2.0) -> tuple[list[Landed], list[str]]:
         """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken.
 

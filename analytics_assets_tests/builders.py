@@ -5,17 +5,18 @@ What is compared lives here too: the rows of a table without the columns that te
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 import yaml
 
 from analytics_assets.events.intake import BatchReport
+from analytics_assets.events.schema import EVENTS
 from analytics_assets.pipeline import Pipeline, Rebuild
 from analytics_assets.settings import CONFIG, PROJECT, Settings
 from analytics_assets.warehouse.publish import Published
@@ -144,8 +145,27 @@ class Line:
 
     def keys(self) -> list[tuple[str, str]]:
         """Identities of the stored events, each as often as it is stored."""
-        from analytics_assets.events.schema import EVENTS
+        return self.rows(EVENTS, columns="tenant_id, message_id")
 
+    @classmethod
+    @contextmanager
+    def at(cls, home: Path, config: Path | None = None, now: datetime = NOW, like: "Line | None" = None) -> "Iterator[Line]":
+        """A line in `home`; `like` lends its declarations, which take seconds to check."""
+        config = like.pipeline.settings.config if like else config
+        pipeline = Pipeline(Settings(home, config) if config else Settings(home))
+        if like:
+            pipeline.__dict__["sources"] = like.pipeline.sources
+        with pipeline.connect() as con:
+            yield cls(pipeline, con, now)
+
+
+def digest(self, spec: TableSpec, *, without: Sequence[str] = DELIVERY) -> tuple[int, int]:
+        """Rows and an order-free digest of a table, for tables too large to fetch."""
+        select = self.pipeline.table(spec).snapshot().select()
+        return digest(self.con, select, [name for name in spec.column_names if name not in without])
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Identities of the stored events, each as often as it is stored."""
         return self.rows(EVENTS, columns="tenant_id, message_id")
 
     @classmethod

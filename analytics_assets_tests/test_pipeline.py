@@ -1,7 +1,9 @@
 """The real sample from file to published DuckDB: whole, twice, in pieces, day by day. The numbers are those of the source."""
 
 import random
+import shutil
 from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -44,14 +46,15 @@ def test_every_line_of_the_sample_is_accounted_for(retail: Retail) -> None:
 
 @pytest.mark.parametrize("table", ["events", "events_daily", "revenue_daily", "sessions", "users"])
 def test_every_table_tells_the_same_revenue(retail: Retail, table: str) -> None:
-    column = "sum(revenue) filter (where true)"
-    assert rows_of(retail.published, f"select {column} from {table}") == [(REVENUE,)]
+    assert rows_of(retail.published, f"select round(sum(revenue), 2) from {table}") == [(REVENUE,)]
 
 
 def test_the_united_kingdom_is_a_tenant_with_its_own_truth(retail: Retail) -> None:
     mine = "where tenant_id = 'united-kingdom'"
-    assert rows_of(retail.published, f"select count(*), sum(revenue) from events {mine}") == [(487_806, Decimal("8189252.30"))]
-    assert rows_of(retail.published, f"select sum(revenue) from revenue_daily {mine}") == [(Decimal("8189252.30"),)]
+    assert rows_of(retail.published, f"select count(*), round(sum(revenue), 2) from events {mine}") == [
+        (487_806, Decimal("8189252.30"))
+    ]
+    assert rows_of(retail.published, f"select round(sum(revenue), 2) from revenue_daily {mine}") == [(Decimal("8189252.30"),)]
     assert rows_of(retail.published, f"select sum(events) from events_daily {mine}") == [(487_806,)]
     assert rows_of(retail.published, "select count(distinct tenant_id) from events") == [(38,)]
 
@@ -108,7 +111,7 @@ def test_money_is_decimal_and_times_have_no_zone(retail: Retail) -> None:
     }
 
 
-# Twice, in pieces, day by day. The whole is copied first: the published one is for all tests.
+# Twice, in pieces, day by day
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +120,9 @@ def events_of_whole(retail: Retail) -> tuple[int, int]:
         return line.digest(EVENTS)
 
 
-@pytest.fixture(scope="module")
-def rejected_of_whole(retail: Retail) -> tuple[int, int]:
-    with Line.at(retail.home) as line:
-        return digest(line.con, line.pipeline.table(REJECTED).snapshot().select(), ["reason", "raw"])
+def rejected_lines(line: Line) -> tuple[int, int]:
+    kept = line.pipeline.table(REJECTED).snapshot().select()
+    return digest(line.con, f"select distinct reason, raw from ({kept})", ["reason", "raw"])
 
 
 def test_loading_the_sample_again_changes_nothing_and_says_so(retail: Retail) -> None:
@@ -151,10 +153,10 @@ def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     random.Random(16).shuffle(bounds)
     with Line.at(folder / "home") as line:
         for number, (low, high) in enumerate(bounds):
-            select = f"select * exclude (n) from {lines} where n >= {low} and n < {high} order by hash(n + {number})"
+            select = f"select * exclude (n, file_row_number) from {lines} where n >= {low} and n < {high} order by hash(n + {number})"
             report = line.load(copied(select, folder / f"{number}.parquet"), "online_retail")
             assert report.received == report.rejected + report.duplicates + report.events == high - low
-        merged = f"select * exclude (n) from (from {lines} union all from {lines}) order by hash(n)"
+        merged = f"select * exclude (n, file_row_number) from (from {lines} union all from {lines}) order by hash(n)"
         report = line.load(copied(merged, folder / "merged.parquet"), "online_retail")
         assert (report.received, report.duplicates, report.events) == (2 * RECEIVED, 2 * ACCEPTED, 0)
         yield line
@@ -164,14 +166,10 @@ def test_pieces_and_repetitions_give_the_same_events(in_pieces: Line, events_of_
     assert in_pieces.digest(EVENTS) == events_of_whole
 
 
-def test_pieces_give_the_same_rejected_lines(in_pieces: Line, rejected_of_whole: tuple[int, int]) -> None:
-    """Merged with itself the file holds each bad line twice more often: those are further copies, and kept as such."""
-    kept = in_pieces.pipeline.table(REJECTED).snapshot().select()
-    whole = f"select * from ({kept}) where batch_id not in (select batch_id from ({kept}) group by all having false)"
-    rows, _ = digest(in_pieces.con, whole, ["reason", "raw"])
-    assert rows >= REJECTED_ROWS
-    distinct = digest(in_pieces.con, f"select distinct reason, raw from ({kept})", ["reason", "raw"])
-    assert distinct[0] <= rejected_of_whole[0]
+def test_pieces_and_repetitions_give_the_same_rejected_lines(in_pieces: Line, retail: Retail) -> None:
+    """Line by line. How often a line without an identity came cannot be known from pieces, and is not compared."""
+    with Line.at(retail.home) as whole:
+        assert rejected_lines(in_pieces) == rejected_lines(whole)
 
 
 def test_sessions_of_the_pieces_are_those_of_the_whole(in_pieces: Line, retail: Retail) -> None:
@@ -183,9 +181,6 @@ def test_sessions_of_the_pieces_are_those_of_the_whole(in_pieces: Line, retail: 
 
 
 def test_rebuilding_some_days_again_equals_the_full_build(retail: Retail, tmp_path: Path) -> None:
-    import shutil
-    from datetime import date
-
     home = shutil.copytree(retail.home, tmp_path / "home")
     with Line.at(home) as line:
         tables = [*DERIVED, IDENTITIES, *mart_tables()]
@@ -222,12 +217,12 @@ def test_what_arrives_during_a_rebuild_is_published_with_the_next_one(snowplow: 
     text = SNOWPLOW.read_text()
     late = snowplow.home / "late.csv"
     late.write_text(text.replace("9e983d4a-e07c-4858-8e97-bdb7feb31241", "another-message-id"))
-    assert snowplow.load(late, "snowplow", "snowplow-web").events == 2
+    assert snowplow.load(late, "snowplow", "snowplow-web").events == 1
     path = snowplow.publish().path
     assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 1)]
     snowplow.rebuild()
     path = snowplow.publish().path
-    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(159, 2)]
+    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(158, 2)]
 
 
 def test_a_published_version_names_how_far_its_data_reach(snowplow: Line) -> None:

@@ -50,9 +50,7 @@ def intake(
     with duckdb.get_connection() as con:
         reports = list(_load(context, config, stages, con, progress, utc_now()))
         tables = {spec.name: stages.table(spec).snapshot() for spec in (EVENTS, REJECTED, BATCHES)}
-        days = con.execute(
-            f"select timestamp::date, tenant_id, count(*) from ({tables['events'].select()}) group by all order by all"
-        ).fetchall()
+        days = stages.events_a_day(con, reports)
     facts = _facts(reports)
     for name, snapshot in tables.items():
         shown = {**facts, "events a day": picture(stacked_days(days, "Events a day by tenant"))} if name == "events" else facts

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import picture, stacked_days, triangle
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.marts.project import Model, models
 
 if TYPE_CHECKING:
-    import duckdb
-
     from analytics_assets.marts.build import TestResult
-    from analytics_assets.pipeline import Pipeline
 
 # Tables that dbt reads and that are no assets of their own: the days of the build, and the stitched identities.
 _NO_ASSETS = {"days": None, "identities": "sessions"}
@@ -58,23 +54,23 @@ def marts(
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     progress.stage("marts with dbt")
-    stages = pipeline.get()
     with duckdb.get_connection() as con:
-        rebuilt, result = stages.rebuild_marts(con, days_of(context))
-        shown = _pictures(stages, con) if result.ok else {}
+        rebuilt, result = pipeline.get().rebuild_marts(con, days_of(context))
     if not result.ok:
         # The checks show what is wrong; nothing was committed, and a failed step keeps the publish from running.
         yield from (_result(test) for test in result.tests)
         broken = ", ".join(test.name for test in result.tests if test.status not in ("pass", "warn"))
         raise dg.Failure(f"the marts were not replaced, since these tests failed: {broken}")
+    dated = {name for name, model in models().items() if any(column.name == "date" for column in model.columns)}
     verdicts: dict[str, list[TestResult]] = {}
     for test in result.tests:
         verdicts.setdefault(test.model, []).append(test)
     for name, model in result.models.items():
-        rows = {"dagster/partition_row_count": rebuilt.rows[name]} if name in rebuilt.rows else {}
+        counted = "dagster/partition_row_count" if name in dated else "dagster/row_count"
+        rows = {counted: rebuilt.rows[name]} if name in rebuilt.rows else {}
         yield dg.MaterializeResult(
             name,
-            metadata={**rows, "seconds": model.seconds, "events version": rebuilt.events_version, **shown.get(name, {})},
+            metadata={**rows, "seconds": model.seconds, "events version": rebuilt.events_version},
             check_results=[_result(test) for test in verdicts.get(name, [])],
         )
 
@@ -87,20 +83,3 @@ def _result(test: "TestResult") -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN if test.status == "warn" else dg.AssetCheckSeverity.ERROR,
         metadata={"failing rows": test.failures or 0, "message": test.message or test.status},
     )
-
-
-def _pictures(stages: "Pipeline", con: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, dg.MetadataValue]]:
-    from analytics_assets.marts.tables import mart_tables
-
-    select = {spec.name: stages.table(spec).snapshot().select() for spec in mart_tables()}
-    daily = con.execute(
-        f"select date, tenant_id, greatest(sum(revenue), 0)::double from ({select['revenue_daily']}) group by all"
-    ).fetchall()
-    weekly = con.execute(
-        f"select cohort_week, weeks_since, sum(active_users) / sum(cohort_users) "
-        f"from ({select['cohort_retention_weekly']}) group by all"
-    ).fetchall()
-    return {
-        "revenue_daily": {"revenue a day": picture(stacked_days(daily, "Net revenue a day by tenant"))},
-        "cohort_retention_weekly": {"retention": picture(triangle(weekly, "People who came back, by week since the first"))},
-    }

@@ -1,8 +1,11 @@
 """The published DuckDB: all tables of one version, swapped in at once."""
 
+from pathlib import Path
+
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.defs.metadata import picture, stacked_days, triangle
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -53,5 +56,30 @@ def analytics_duckdb(
             "path": dg.MetadataValue.path(published.path),
             "published at": str(published.published_at),
             "tables": dg.MetadataValue.table(rows),
+            **_pictures(published.path),
         }
     )
+
+
+# A picture shows at most so many days and weeks, up to the newest.
+_DAYS, _WEEKS = 400, 56
+
+
+def _pictures(path: Path) -> dict[str, dg.MetadataValue]:
+    """Drawn from the published file itself. They stand here and not on the marts, where every day would store a copy."""
+    import duckdb
+
+    with duckdb.connect(str(path), read_only=True) as con:
+        newest = f"date > (select max(date) from revenue_daily) - {_DAYS}"
+        revenue = con.execute(
+            f"select date, tenant_id, greatest(sum(revenue), 0)::double from revenue_daily where {newest} group by all"
+        ).fetchall()
+        cohorts = con.execute(
+            "select cohort_week, weeks_since, sum(active_users) / sum(cohort_users) from cohort_retention_weekly "
+            f"where weeks_since < {_WEEKS} and cohort_week in "
+            f"(select distinct cohort_week from cohort_retention_weekly order by 1 desc limit {_WEEKS}) group by all"
+        ).fetchall()
+    return {
+        "revenue a day": picture(stacked_days(revenue, "Net revenue a day by tenant")),
+        "retention": picture(triangle(cohorts, "People who came back, by week since the first")),
+    }

@@ -208,7 +208,7 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
     con = _checker()
     tree = json.loads(con.execute("select json_serialize_sql(?)", [f"select ({expression}\n)"]).fetchall()[0][0])
     if tree["error"]:
-        return f"is no SQL expression ({_one_line(tree['error_message'])}); correct it"
+        return f"is no SQL expression ({one_line(tree['error_message'])}); correct it; a column named like a keyword needs quotes"
     query = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     if (
         len(query.get("select_list", ())) != 1
@@ -226,16 +226,18 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
         if kind == "FUNCTION" and part["function_name"].lower() not in _pure_functions() | {"struct_pack", "list_value"}:
             return f"uses {part['function_name']}(), which is unknown or depends on more than the row; remove it"
     columns = {name: TYPES[column.type] for name, column in source.columns.items()} | VIRTUAL
-    nulls = ", ".join(f"null::{type_} as {identifier(name)}" for name, type_ in columns.items())
+    # Not plain nulls: those would be folded away, and with them casts that no value survives.
+    nulls = ", ".join(f"case when i > 0 then null::{type_} end as {identifier(name)}" for name, type_ in columns.items())
     try:
-        con.execute(f"select cast(({expression}\n) as {target}) from (select {nulls}) limit 0")
+        con.execute(f"select cast(({expression}\n) as {target}) from (select {nulls} from range(1) t(i))")
     except duckdb.Error as error:
-        return f"does not fit {target} ({_one_line(str(error))}); correct it"
+        return f"does not fit {target} ({one_line(error)}); correct it"
     return None
 
 
-def _one_line(message: str) -> str:
-    return message.strip().splitlines()[0].strip()
+def one_line(message: object) -> str:
+    """The first line of a DuckDB message; the others quote the statement."""
+    return str(message).strip().splitlines()[0].strip()
 
 
 def _parts(tree: Any) -> Iterator[dict[str, Any]]:

@@ -100,8 +100,11 @@ def confirm_readable(path: Path) -> None:
     Parquet is read while a slice is used, so damage shows there as a DuckDB error. This tells whether the file is to blame.
     """
     if _kind(path) == "parquet":
-        with duckdb.connect() as con, _readable(path):
-            con.execute(f"select count(hash(columns(*))) from {_parquet(path)}")
+        with duckdb.connect() as con:
+            try:
+                con.execute(f"select count(hash(columns(*))) from {_parquet(path)}")
+            except duckdb.Error as error:
+                raise UnreadableFile(f"is damaged ({mapping.one_line(error)}); send it again") from None
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
         described = con.execute(f"describe select * exclude (file_row_number) from {scan}").fetchall()
         total = con.execute(f"select count(*) from {scan}").fetchall()[0][0]
     except duckdb.Error as error:
-        raise UnreadableFile(f"is no readable Parquet file ({str(error).splitlines()[0]})") from None
+        raise UnreadableFile(f"is no readable Parquet file ({mapping.one_line(error)})") from None
     cells = {name: (identifier(name), type_) for name, type_, *_ in described}
     size = path.stat().st_size
     for start in range(0, total, shape.rows):

@@ -1,0 +1,323 @@
+"""Whatever bytes arrive: the file is set aside whole with a reason, or every record that is not blank is a row."""
+
+import gzip
+import json
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analytics_assets.events.schema import SOURCE_COLUMNS
+from analytics_assets.sources import readers
+from analytics_assets.sources.readers import UnreadableFile, confirm_readable, slices
+from analytics_assets_tests.sources.reading import RECEIVED, SOURCES, a_call, an_event, lines, read, read_bytes, reread
+
+HEADER = "tenant_id,message_id,event,timestamp,properties,quantity\n"
+GOOD = "acme,m1,e,2025-06-01,,\n"
+hostile = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+# Text files as damage makes them: sound records beside fragments and any bytes.
+FRAGMENTS = st.one_of(
+    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")),
+    st.sampled_from([b"", b" ", b"\r", b'"', b'a,"b', b'"a"",', GOOD.strip().encode(), b'{"batch":[{},1]}', b"\0", b"\xef\xbb\xbf"]),
+    st.sampled_from([lines(an_event()), lines(a_call()), "[" * 200, "{", "NaN", "9" * 400]).map(lambda t: t.strip().encode()),
+)
+TEXTS = st.lists(FRAGMENTS, max_size=8).map(b"\n".join)
+
+
+def attempt(name: str, data: bytes, source: str, **options: Any) -> list[dict[str, Any]] | None:
+    """The rows, or None if the file was set aside with a reason in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return read_bytes(Path(folder), name, data, source, **options)
+        except UnreadableFile as error:
+            assert str(error) and "\n" not in str(error)
+            return None
+
+
+def records(data: bytes) -> int:
+    return sum(bool(line.strip()) for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+
+
+def test_what_counts_as_a_record() -> None:
+    assert records(b"\xef\xbb\xbf\n{}\n \r\n\n{") == 2
+
+
+@hostile
+@given(TEXTS, st.sampled_from(["canonical", "online_retail", "snowplow"]))
+def test_each_line_of_a_table_is_a_row(data: bytes, source: str) -> None:
+    rows = attempt("any.ndjson", data, source, tenant="acme")
+    assert rows is None or len(rows) == records(data)
+    if rows:
+        assert [row["reason"] for row in reread(rows, source, tenant="acme")] == [row["reason"] for row in rows]
+
+
+@hostile
+@given(TEXTS)
+def test_each_segment_line_is_a_row_or_a_batch(data: bytes) -> None:
+    rows = attempt("any.json", data, "segment")
+    if rows is not None:
+        batches = sum(line.strip() == b'{"batch":[{},1]}' for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+        assert len(rows) == records(data) + batches
+    if rows:
+        assert [row["reason"] for row in reread(rows, "segment")] == [row["reason"] for row in rows]
+
+
+@hostile
+@given(TEXTS)
+def test_no_csv_line_is_lost(data: bytes) -> None:
+    rows = attempt("any.csv", HEADER.encode() + data, "canonical")
+    if rows is not None:
+        count = records(HEADER.encode() + data) - 1
+        assert len(rows) == count if b'"' not in data else len(rows) <= count
+        sound = sum(line == GOOD.strip().encode() for line in data.split(b"\n"))
+        # A sound line may be part of a quoted field, but then a quote stands around it.
+        assert sum(row["message_id"] == "m1" for row in rows) >= (sound if b'"' not in data else 0)
+
+
+@hostile
+@given(st.binary(max_size=300), st.sampled_from(["a.parquet", "a.csv", "a.tsv", "a.csv.gz", "a.ndjson.gz", "a.jsonl"]))
+def test_any_bytes_in_any_format(data: bytes, name: str) -> None:
+    for source in SOURCES:
+        for content in (data, gzip.compress(data), b"PAR1" + data + b"PAR1"):
+            attempt(name, content, source)
+
+
+@hostile
+@given(st.data())
+def test_a_damaged_gzip_is_set_aside_or_whole(data: st.DataObject) -> None:
+    packed = bytearray(gzip.compress(lines(*(an_event(message_id=str(number)) for number in range(50))).encode()))
+    if data.draw(st.booleans()):
+        packed = packed[: data.draw(st.integers(2, len(packed) - 1))]
+    else:
+        packed[data.draw(st.integers(2, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    rows = attempt("a.ndjson.gz", bytes(packed), "canonical")
+    # Flips in the header's name and time fields change nothing.
+    assert rows is None or [row["message_id"] for row in rows] == [str(number) for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "part"),
+    [
+        ("a.xlsx", b"x", "ending '.xlsx'"),
+        ("a.parquet.gz", b"x", "without .gz"),
+        ("a.parquet", b"", "Parquet"),
+        ("a.parquet", b"PAR1" + b"\0" * 100, "Parquet"),
+        ("a.csv", b"PK\x03\x04....", "zip"),
+        ("a.ndjson", lines(an_event()).encode("utf-16"), "UTF-16"),
+        ("a.ndjson", lines(an_event()).encode("utf-16-le"), "UTF-16"),
+        ("a.csv", bytes(range(32)) * 9, "binary"),
+        ("a.csv", b"a,b\n1,2\n", "lacks the columns message_id, event, timestamp"),
+        ("a.csv", b"message_id,event,timestamp,Event\n", "more than once"),
+        ("a.csv", b"message_id,event,timestamp\r1,2,3\r", "carriage return"),
+        ("a.csv", b"m\xe9ssage\n", "UTF-8"),
+        ("a.ndjson.gz", gzip.compress(b"{}\n" * 99)[:-9], "ends early"),
+        ("a.ndjson", b"x" * (readers.MAX_LINE + 1), "longer than 16 MiB"),
+        ("a.ndjson", b"\n" + b"x" * (readers.MAX_LINE + 1) + b"\n{}", "longer than 16 MiB"),
+    ],
+)
+def test_unreadable_files_say_why(tmp_path: Path, name: str, data: bytes, part: str) -> None:
+    with pytest.raises(UnreadableFile, match=part):
+        read_bytes(tmp_path, name, data, "canonical")
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    for name in ("no.csv", "no.parquet"):
+        with pytest.raises(UnreadableFile):
+            read(tmp_path / name, "canonical")
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.ndjson.gz"])
+def test_an_empty_file_has_no_rows(tmp_path: Path, name: str) -> None:
+    for data in (b"", b"\n \r\n\n", b"\xef\xbb\xbf"):
+        assert read_bytes(tmp_path, name, data, "canonical") == []
+
+
+def test_a_damaged_page_is_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    with duckdb.connect() as con:
+        con.execute(
+            f"copy (select 'acme' as tenant_id, uuid()::varchar as message_id, 'e' as event, now()::timestamp as timestamp "
+            f"from range(9000)) to '{path}'"
+        )
+    confirm_readable(path)
+    data = bytearray(path.read_bytes())
+    data[1000:9000] = b"\xff" * 8000
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFile):
+        confirm_readable(path)
+
+
+def test_damaged_lines_keep_their_bytes(tmp_path: Path) -> None:
+    rows = read_bytes(tmp_path, "a.ndjson", b"\xff{}\n" + lines(an_event()).encode(), "canonical")
+    assert [(row["reason"], row["raw"]) for row in rows[:1]] == [("not_utf8", "base64:/3t9")]
+    assert rows[1]["reason"] is None
+    assert reread(rows, "canonical")[0]["reason"] == "not_utf8"
+
+
+def test_an_unclosed_quote_costs_one_line(tmp_path: Path) -> None:
+    bad = 'acme,m2,"unclosed,2025-06-01,,\n'
+    text = HEADER + GOOD + bad + GOOD + 'acme,m3,"two\nlines",2025-06-01,,\n' + bad + GOOD
+    rows = read_bytes(tmp_path, "a.csv", text, "canonical")
+    assert [row["reason"] for row in rows] == [None, "malformed_csv", None, None, "malformed_csv", None]
+    assert [row["raw"] for row in rows if row["reason"]] == [bad.strip()] * 2
+    assert rows[3]["event"] == "two\nlines"
+    assert [row["rn"] for row in rows] == [1, 2, 3, 4, 6, 7]
+
+
+def test_very_many_unclosed_quotes_take_linear_time(tmp_path: Path) -> None:
+    line = 'acme,m,"e,2025-06-01,,\n'
+    rows = read_bytes(tmp_path, "a.csv", HEADER + (line + GOOD * 3) * 5000, "canonical")
+    assert len(rows) == 20_000
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_tells_the_delimiter(tmp_path: Path, delimiter: str) -> None:
+    text = (HEADER + GOOD).replace(",", delimiter)
+    assert read_bytes(tmp_path, "a.csv", text, "canonical")[0]["message_id"] == "m1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"message_id": 5}, None),
+        ({"message_id": {}}, "wrong_type:message_id"),
+        ({"timestamp": "soon"}, "wrong_type:timestamp"),
+        ({"timestamp": "10000-01-01"}, "wrong_type:timestamp"),
+        ({"timestamp": 1_700_000_000}, "wrong_type:timestamp"),
+        ({"quantity": 1.5}, "wrong_type:quantity"),
+        ({"quantity": "0x10"}, "wrong_type:quantity"),
+        ({"revenue": 1e30}, "wrong_type:revenue"),
+        ({"revenue": float("nan")}, "wrong_type:revenue"),
+        ({"properties": {"a": float("nan")}}, "wrong_type:properties"),
+        ({"properties": [1]}, "wrong_type:properties"),
+        ({"properties": "text"}, "wrong_type:properties"),
+        ({"properties": '{"a": 1}'}, None),
+        ({"tenant_id": "globex"}, "tenant_mismatch"),
+    ],
+)
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+def test_reasons(tmp_path: Path, form: str, changes: dict[str, Any], reason: str | None) -> None:
+    record = an_event(**changes)
+    text = lines(record)
+    if form == "csv":
+        if changes == {"message_id": {}}:
+            reason = None  # text in a cell is text
+        # A tab is in none of the cells, so they need no quotes.
+        cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
+        text, form = "\t".join(record) + "\n" + "\t".join(cells) + "\n", "tsv"
+    assert read_bytes(tmp_path, f"a.{form}", text, "canonical", tenant="acme")[0]["reason"] == reason
+
+
+def test_text_without_a_zone_is_utc_and_offsets_count(tmp_path: Path) -> None:
+    times = {"2025-06-01T10:00:00": 10, "2025-06-01 10:00:00Z": 10, "2025-06-01T10:00:00+02:00": 8}
+    rows = read_bytes(tmp_path, "a.ndjson", lines(*(an_event(timestamp=time) for time in times)), "canonical")
+    assert [row["timestamp"].hour for row in rows] == list(times.values())
+
+
+def parquet(folder: Path, select: str, name: str = "a.parquet") -> Path:
+    path = folder / name
+    with duckdb.connect() as con:
+        con.execute("copy (" + select + ") to '" + str(path).replace("'", "''") + "' (format parquet, row_group_size 2048)")
+    return path
+
+
+BASE = "select 'acme' as tenant_id, 'm' || i as message_id, 'e' as event, "
+
+
+def test_parquet_of_other_types_is_converted(tmp_path: Path) -> None:
+    select = (
+        "select 'acme'::blob as tenant_id, i::utinyint as message_id, 'e'::enum('e') as event, 2.0::float as quantity, "
+        "timestamptz '2025-06-01 10:00:00+02' as timestamp, date '2025-06-02' as received_at, 1.5::double as revenue, "
+        "{'a': 1} as properties, uuid '00000000-0000-0000-0000-000000000001' as session_id from range(2) t(i)"
+    )
+    row = read(parquet(tmp_path, select), "canonical")[1]
+    assert row["reason"] is None
+    assert (row["tenant_id"], row["message_id"], row["event"], row["quantity"]) == ("acme", "1", "e", 2)
+    assert row["timestamp"] == datetime(2025, 6, 1, 8) and row["received_at"] == datetime(2025, 6, 2)
+    assert row["properties"] == '{"a":1}' and row["revenue"] == Decimal("1.5")
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("i as timestamp", "wrong_type:timestamp"),
+        ("timestamp '2025-06-01' as timestamp, 1.5 as quantity", "wrong_type:quantity"),
+        ("timestamp '2025-06-01' as timestamp, 'nan'::double as revenue", "wrong_type:revenue"),
+        ("timestamp '2025-06-01' as timestamp, '{bad' as properties", "wrong_type:properties"),
+        ("timestamp '2025-06-01' as timestamp, ' [1]' as properties", "wrong_type:properties"),
+        ("timestamp '2025-06-01' as timestamp, '{\"a\": -Infinity}' as context", "wrong_type:context"),
+        ("timestamp '2025-06-01' as timestamp, repeat('{\"a\":', 65) || '1' || repeat('}', 65) as context", "wrong_type:context"),
+        ("timestamp '2025-06-01' as timestamp, repeat('{\"a\":', 64) || '1' || repeat('}', 64) as context", None),
+        ("timestamp '2025-06-01' as timestamp, ' {\"a\": 1}' as properties", None),
+    ],
+)
+def test_parquet_of_wrong_values(tmp_path: Path, column: str, reason: str | None) -> None:
+    rows = read(parquet(tmp_path, f"{BASE}{column} from range(3) t(i)"), "canonical")
+    assert [row["reason"] for row in rows] == [reason] * 3
+    assert [row["reason"] for row in reread(rows, "canonical")] == [reason] * 3
+
+
+def test_slices_of_parquet_are_the_whole_and_numbered_alike(tmp_path: Path) -> None:
+    path = parquet(tmp_path, f"{BASE} timestamp '2025-06-01' + i * interval 1 second as timestamp from range(9000) t(i)")
+    assert read(path, "canonical", rows=1000) == read(path, "canonical")
+
+
+@pytest.mark.parametrize("name", ["w[1]*?.parquet", "x'; drop table keys; --.parquet", "tenant_id=evil.parquet", "~a b.parquet"])
+def test_hostile_file_names(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "tenant_id=evil"
+    folder.mkdir()
+    path = parquet(folder, f"{BASE} timestamp '2025-06-01' as timestamp from range(1) t(i)", name)
+    assert [row["tenant_id"] for row in read(path, "canonical")] == ["acme"]
+
+
+def test_hostile_column_names(tmp_path: Path) -> None:
+    names = ["rn", "__rn", "__raw", "c0", 'a"b', "a'b", "{}", "💥"]
+    columns = ", ".join('1 as "' + name.replace('"', '""') + '"' for name in names)
+    path = parquet(tmp_path, f"{BASE} timestamp '2025-06-01' as timestamp, {columns} from range(1) t(i)")
+    row = read(path, "canonical")[0]
+    assert row["reason"] is None and set(names) < set(json.loads(row["raw"]))
+
+
+def test_the_relation_has_the_promised_shape(tmp_path: Path) -> None:
+    files = [tmp_path / "a.ndjson", tmp_path / "b.ndjson", parquet(tmp_path, f"{BASE} now() as timestamp from range(1) t(i)")]
+    files[0].write_text(lines(an_event()))
+    files[1].write_text(lines(a_call()))
+    expected = [("rn", "BIGINT"), *((c.name, c.type) for c in SOURCE_COLUMNS), ("reason", "VARCHAR"), ("raw", "VARCHAR")]
+    with duckdb.connect() as con:
+        for path, source in zip(files, ("canonical", "segment", "canonical"), strict=True):
+            for _ in slices(con, path, SOURCES[source], tenant="acme", received_at=RECEIVED.replace(tzinfo=UTC)):
+                assert [row[:2] for row in con.execute("describe mapped").fetchall()] == expected
+        assert con.execute("select count(*) from duckdb_tables()").fetchall() == [(0,)]
+
+
+def test_right_types_are_passed_through(tmp_path: Path) -> None:
+    """The hot path: no function, no filter and no window between the file and the event."""
+    columns = ", ".join(
+        "timestamp '2025-06-01' as timestamp" if c.name == "timestamp" else f"null::{c.type} as {c.name}"
+        for c in SOURCE_COLUMNS
+        if c.name not in ("tenant_id", "message_id", "event")
+    )
+    path = parquet(tmp_path, f"{BASE} {columns} from range(1) t(i)")
+    names = ", ".join(c.name for c in SOURCE_COLUMNS if c.name not in ("type", "received_at"))
+    with duckdb.connect() as con:
+        for _ in slices(con, path, SOURCES["canonical"], tenant=None, received_at=RECEIVED):
+            plan = json.loads(con.execute(f"explain (format json) select {names} from mapped").fetchall()[0][1])
+    found: list[str] = []
+
+    def walk(node: dict[str, Any], visit: Callable[[dict[str, Any]], None]) -> None:
+        visit(node)
+        for child in node["children"]:
+            walk(child, visit)
+
+    walk(plan[0], lambda node: found.append(node["name"].strip()))
+    assert set(found) <= {"PROJECTION", "READ_PARQUET", "PARQUET_SCAN", "TABLE_SCAN"}
+    assert "(" not in json.dumps([plan[0]["extra_info"]])
