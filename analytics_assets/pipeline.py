@@ -32,7 +32,7 @@ from analytics_assets.sessions.build import (
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.sources.mapping import Source, load_sources
-from analytics_assets.sources.readers import UnreadableFile, slices, slices_from_raw
+from analytics_assets.sources.readers import UnreadableFile, confirm_readable, slices, slices_from_raw
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
@@ -118,6 +118,13 @@ class Pipeline:
             )
         except UnreadableFile as error:
             return self.intake.set_aside(con, batch, str(error))
+        except duckdb.Error:
+            # Damage inside a Parquet file shows only where its pages are read, which is in intake's own queries.
+            try:
+                confirm_readable(path)
+            except UnreadableFile as error:
+                return self.intake.set_aside(con, batch, str(error))
+            raise
 
     def known(self, path: Path, source_name: str, tenant: str | None) -> BatchReport | None:
         """The answer for a file that was loaded before: its accepted records are duplicates now; None for a new file."""
@@ -382,12 +389,9 @@ CHECKS: tuple[Check, ...] = (
 
 
 def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
-    column = snapshot.spec.time_column
-    return (
-        f"{snapshot.select(snapshot.between(low, high))} "
-        f"{'and' if not snapshot.between(low, high) else 'where'} {column} between "
-        f"timestamp {literal(str(low))} and timestamp {literal(str(high))}"
-    )
+    """A SELECT of the rows between two times, from the files that can hold them."""
+    between = f"{snapshot.spec.time_column} between timestamp {literal(str(low))} and timestamp {literal(str(high))}"
+    return f"{snapshot.select(snapshot.between(low, high))} where {between}"
 
 
 def file_digest(path: Path, source: str, tenant: str | None) -> str:

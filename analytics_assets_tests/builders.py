@@ -19,6 +19,7 @@ from analytics_assets.events.intake import BatchReport
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.pipeline import Pipeline, Rebuild
 from analytics_assets.settings import CONFIG, PROJECT, Settings
+from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.warehouse.publish import Published
 from analytics_assets.warehouse.spec import TableSpec
 
@@ -38,7 +39,7 @@ def at(minutes: float = 0, *, day: int = 0) -> datetime:
     return NOON + timedelta(days=day, minutes=minutes)
 
 
-def an_event(message_id: str = "m1", **changes: Any) -> dict[str, Any]:
+def an_event(message_id: str = "m1", /, **changes: Any) -> dict[str, Any]:
     """A healthy event as the source `canonical` reads it. None leaves a field out."""
     event = {
         "tenant_id": "acme",
@@ -53,7 +54,7 @@ def an_event(message_id: str = "m1", **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in event.items() if value is not None}
 
 
-def a_view(message_id: str = "m1", **changes: Any) -> dict[str, Any]:
+def a_view(message_id: str = "m1", /, **changes: Any) -> dict[str, Any]:
     return an_event(
         message_id, **{"type": "page", "event": "page_view", "page_url": f"https://acme.test/{message_id}", **changes}
     )
@@ -149,31 +150,22 @@ class Line:
 
     @classmethod
     @contextmanager
-    def at(cls, home: Path, config: Path | None = None, now: datetime = NOW, like: "Line | None" = None) -> "Iterator[Line]":
-        """A line in `home`; `like` lends its declarations, which take seconds to check."""
-        config = like.pipeline.settings.config if like else config
-        pipeline = Pipeline(Settings(home, config) if config else Settings(home))
-        if like:
-            pipeline.__dict__["sources"] = like.pipeline.sources
+    def at(cls, home: Path, config: Path = CONFIG, now: datetime = NOW) -> "Iterator[Line]":
+        pipeline = Pipeline(Settings(home, config))
+        pipeline.__dict__["sources"] = _sources(config / "sources")
         with pipeline.connect() as con:
             yield cls(pipeline, con, now)
 
 
-def digest(self, spec: TableSpec, *, without: Sequence[str] = DELIVERY) -> tuple[int, int]:
-        """Rows and an order-free digest of a table, for tables too large to fetch."""
-        select = self.pipeline.table(spec).snapshot().select()
-        return digest(self.con, select, [name for name in spec.column_names if name not in without])
+def _sources(folder: Path) -> dict[str, Source]:
+    """Declared sources. Checking them takes a second, so equal declarations are checked once a process."""
+    text = "".join(path.read_text() for path in sorted(folder.glob("*.yaml")))
+    if text not in _CHECKED:
+        _CHECKED[text] = load_sources(folder)
+    return _CHECKED[text]
 
-    def keys(self) -> list[tuple[str, str]]:
-        """Identities of the stored events, each as often as it is stored."""
-        return self.rows(EVENTS, columns="tenant_id, message_id")
 
-    @classmethod
-    @contextmanager
-    def at(cls, home: Path, config: Path | None = None, now: datetime = NOW) -> "Iterable[Self]":  # type: ignore[misc]
-        pipeline = Pipeline(Settings(home, config) if config else Settings(home))
-        with pipeline.connect() as con:
-            yield cls(pipeline, con, now)
+_CHECKED: dict[str, dict[str, Source]] = {}
 
 
 def digest(con: duckdb.DuckDBPyConnection, select: str, columns: Sequence[str]) -> tuple[int, int]:

@@ -22,7 +22,8 @@ MAY_USE = {
     "sessions": {"warehouse", "settings"},
     "marts": {"warehouse"},
     "pipeline": {"events", "marts", "sessions", "settings", "sources", "warehouse"},
-    "cli": {"defs", "definitions", "events", "marts", "pipeline", "sessions", "settings", "sources", "warehouse"},
+    "console": {"defs", "events", "pipeline", "settings", "warehouse"},
+    "cli": {"console", "defs", "definitions", "events", "marts", "pipeline", "sessions", "settings", "sources", "warehouse"},
     "defs": {"definitions", "events", "marts", "pipeline", "sessions", "settings", "sources", "warehouse"},
     "definitions": {"defs"},
 }

@@ -17,7 +17,7 @@ from analytics_assets.marts.tables import mart_tables
 from analytics_assets.pipeline import Waiting
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets_tests.builders import DELIVERY, RETAIL, SNOWPLOW, Line, digest, rows_of
-from analytics_assets_tests.conftest import Retail
+from analytics_assets_tests.conftest import Retail, made_once
 
 RECEIVED, REJECTED_ROWS, ACCEPTED, STORED = 541_909, 2_517, 539_392, 534_129
 REVENUE = Decimal("9748131.07")
@@ -143,22 +143,29 @@ def copied(select: str, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    """The sample cut in three at random rows, each piece shuffled, then the whole merged with itself."""
-    folder = tmp_path_factory.mktemp("pieces")
+def load_in_pieces(folder: Path) -> None:
+    """The sample cut in three at random rows, each piece shuffled, then the whole merged with itself; and its sessions."""
     cut = sorted(random.Random(15).sample(range(RECEIVED), 2))
     lines = f"(select *, file_row_number as n from read_parquet('{RETAIL}', file_row_number = true))"
     bounds = list(zip([0, *cut], [*cut, RECEIVED], strict=True))
     random.Random(16).shuffle(bounds)
+    folder.mkdir()
     with Line.at(folder / "home") as line:
         for number, (low, high) in enumerate(bounds):
-            select = f"select * exclude (n, file_row_number) from {lines} where n >= {low} and n < {high} order by hash(n + {number})"
+            piece = f"{lines} where n >= {low} and n < {high}"
+            select = f"select * exclude (n, file_row_number) from {piece} order by hash(n + {number})"
             report = line.load(copied(select, folder / f"{number}.parquet"), "online_retail")
             assert report.received == report.rejected + report.duplicates + report.events == high - low
         merged = f"select * exclude (n, file_row_number) from (from {lines} union all from {lines}) order by hash(n)"
         report = line.load(copied(merged, folder / "merged.parquet"), "online_retail")
         assert (report.received, report.duplicates, report.events) == (2 * RECEIVED, 2 * ACCEPTED, 0)
+        line.sessions()
+        line.pipeline.rebuild_users(line.con)
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    with Line.at(made_once(tmp_path_factory, "pieces", load_in_pieces) / "home") as line:
         yield line
 
 
@@ -173,8 +180,6 @@ def test_pieces_and_repetitions_give_the_same_rejected_lines(in_pieces: Line, re
 
 
 def test_sessions_of_the_pieces_are_those_of_the_whole(in_pieces: Line, retail: Retail) -> None:
-    in_pieces.sessions()
-    in_pieces.pipeline.rebuild_users(in_pieces.con)
     with Line.at(retail.home) as whole:
         for spec in DERIVED:
             assert in_pieces.digest(spec) == whole.digest(spec), spec.name

@@ -4,14 +4,15 @@ Every column is a function of the event's number, so a repeated event is the sam
 second look at the files: batch `b` brings the events `b * fresh` to `(b + 1) * fresh - 1`, each exactly once, and repeats.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
-START = datetime(2026, 1, 5)
+START = datetime.fromisoformat("2026-01-05")  # UTC without a zone, as all times in the warehouse
 TENANTS = tuple(f"tenant-{number:02d}" for number in range(40))
 LATE_HOURS = 30
 
@@ -38,10 +39,6 @@ class Stream:
     def events(self) -> int:
         """The distinct events of the whole stream."""
         return self.fresh * self.batches
-
-    def now(self, batch: int) -> datetime:
-        """When batch `batch` is loaded: shortly after its hour."""
-        return START + timedelta(hours=batch + 1, minutes=1)
 
     def write(self, folder: Path) -> list[Path]:
         """The files of all batches; those of an earlier run with the same parameters are taken as they are."""
@@ -127,8 +124,6 @@ def write_one(paths: Sequence[Path], target: Path) -> Path:
 
 def write_config(source: Path, folder: Path) -> Path:
     """A copy of the declarations `source` with the benchmark's tenants."""
-    import shutil
-
     shutil.copytree(source, folder, dirs_exist_ok=True)
     lines = [f"  - {{id: {tenant}, source: canonical}}" for tenant in TENANTS]
     (folder / "tenants.yaml").write_text("\n".join(["tenants:", *lines]) + "\n", encoding="utf-8")

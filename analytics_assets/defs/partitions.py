@@ -1,11 +1,14 @@
 """Partitions of the tables behind `events`: one a day (UTC), from the first day that an event may carry."""
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from analytics_assets.events.days import DayRange
 from analytics_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from analytics_assets.events.days import DayRange
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -20,6 +23,6 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
     return [date.fromisoformat(key) for key in context.partition_keys]
 
 
-def range_tags(days: DayRange) -> dict[str, str]:
+def range_tags(days: "DayRange") -> dict[str, str]:
     """The tags that make a run rebuild `days`."""
     return {RANGE_START: days.first.isoformat(), RANGE_END: days.last.isoformat()}

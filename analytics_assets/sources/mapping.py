@@ -34,6 +34,7 @@ TYPES = {
 VIRTUAL = {"line_digest": "VARCHAR", "extra_columns": "JSON"}
 _CANONICAL = {column.name: column.type for column in SOURCE_COLUMNS}
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+_NESTED = ("STRUCT", "TUPLE", "MAP", "UNION")
 _TIMES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
 
 
@@ -128,6 +129,10 @@ class Source(Declared):
                 raise ValueError(f"'{name}' is no column of events; use one of {', '.join(_CANONICAL)}")
         return value
 
+    def uses(self, word: str) -> bool:
+        """Whether an expression speaks of `word`."""
+        return any(word in text.lower() for text in (*self.fields.values(), *(rule.when for rule in self.reject)))
+
     @property
     def required(self) -> list[str]:
         return [name for name, column in self.columns.items() if not column.optional]
@@ -208,7 +213,7 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
     con = _checker()
     tree = json.loads(con.execute("select json_serialize_sql(?)", [f"select ({expression}\n)"]).fetchall()[0][0])
     if tree["error"]:
-        return f"is no SQL expression ({one_line(tree['error_message'])}); correct it; a column named like a keyword needs quotes"
+        return f"is no SQL expression ({one_line(tree['error_message'])}); correct it, quote names that are keywords"
     query = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     if (
         len(query.get("select_list", ())) != 1
@@ -223,15 +228,21 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
             return f"uses a {kind.lower()}; only functions of the row's own columns are allowed"
         if kind == "COLUMN_REF" and part["column_names"][0].casefold() not in scope:
             return f"uses '{part['column_names'][0]}', which is no declared column; declare it under columns"
-        if kind == "FUNCTION" and part["function_name"].lower() not in _pure_functions() | {"struct_pack", "list_value"}:
+        if kind == "FUNCTION" and part["function_name"].lower() not in _pure_functions() | {
+            "struct_pack",
+            "list_value",
+        }:
             return f"uses {part['function_name']}(), which is unknown or depends on more than the row; remove it"
     columns = {name: TYPES[column.type] for name, column in source.columns.items()} | VIRTUAL
-    # Not plain nulls: those would be folded away, and with them casts that no value survives.
-    nulls = ", ".join(f"case when i > 0 then null::{type_} end as {identifier(name)}" for name, type_ in columns.items())
+    nulls = ", ".join(f"null::{type_} as {identifier(name)}" for name, type_ in columns.items())
     try:
-        con.execute(f"select cast(({expression}\n) as {target}) from (select {nulls} from range(1) t(i))")
+        given = con.execute(f"select typeof(({expression}\n)) from (select {nulls})").fetchall()[0][0]
     except duckdb.Error as error:
-        return f"does not fit {target} ({one_line(error)}); correct it"
+        return f"does not fit its columns ({one_line(error)}); correct it"
+    # DuckDB finds out that two types do not convert only when the first value comes.
+    fitting = {"TIMESTAMP": (*_TIMES, "VARCHAR"), "BOOLEAN": ("BOOLEAN",)}.get(target, (given,))
+    if _nested_type(given) or given not in fitting:
+        return f"is of type {given}, which does not fit {target}; convert it"
     return None
 
 
@@ -285,20 +296,15 @@ def mapped_select(source: Source, records: Records, tenant: str | None, received
     """The SELECT that gives `mapped` for a table source. Where types agree it is nothing but column references."""
     values, wrongs = [], []
     for name, column in source.columns.items():
-        value, wrong = _converted(column.type, records.cells.get(name))
-        values.append(f"{value} as {identifier(name)}")
-        wrongs += [f"when {wrong} then {literal('wrong_type:' + name)}"] if wrong else []
+        cell = records.cells.get(name)
+        values.append(f"{_converted(column.type, cell) if cell else f'null::{TYPES[column.type]}'} as {identifier(name)}")
+        if cell and (wrong := _mismatch(name, column.type, cell)):
+            wrongs.append(f"when {wrong} then {literal('wrong_type:' + name)}")
     wrong_type = f"case when __damage is not null then __damage {' '.join(wrongs)} end" if wrongs else "__damage"
-    passed = [
-        f"{cell.sql}::varchar as {identifier('__text:' + name.casefold())}"
-        for name, cell in records.cells.items()
-        if cell.type in ("VARCHAR", "JSON") and source.columns[name].type == "json"
-    ]
-    digest = f"md5(to_json({struct({name: identifier(name) for name in source.columns})})::varchar)"
-    inner = (
-        f"select __rn, __raw, {records.extra} as extra_columns, {wrong_type} as __reason, {', '.join([*values, *passed])} "
-        f"from {records.sql}"
-    )
+    # Binding what nobody uses would cost more than reading a small file.
+    whole = struct({name: identifier(name) for name in source.columns})
+    digest = f"md5(to_json({whole})::varchar)" if source.uses("line_digest") else "null::varchar"
+    extra = records.extra if source.uses("extra_columns") else "null::json"
     fields, faults = _fields(source, records, tenant, received_at)
     rejects = [
         # A condition that cannot be evaluated is no pass.
@@ -306,23 +312,28 @@ def mapped_select(source: Source, records: Records, tenant: str | None, received
         for rejection in source.reject
     ]
     whens = [*faults, *rejects]
-    reason = f"case when __reason is not null then __reason {' '.join(whens)} end" if whens else "__reason"
-    # One level for the values, one for the judgement: written in one, each value would be computed again for its faults.
+    # `coalesce`, since a CASE would judge twice: once to ask and once to answer.
+    reason = f"coalesce(__reason, case {' '.join(whens)} end)" if whens else "__reason"
     computed = ", ".join(f"{value} as {identifier('__field:' + name)}" for name, value in fields.items())
     columns = ", ".join(f"{identifier('__field:' + name)} as {identifier(name)}" for name in fields)
-    return (
-        f"select __rn::bigint as rn, {columns}, {reason} as reason, __raw as raw "
-        f"from (select *, {computed} from (select *, {digest} as line_digest from ({inner})))"
-    )
+    # A level for each step: written in one, a value would be computed again wherever it is judged or used.
+    typed = f"select *, {', '.join(values)} from {records.sql}"
+    judged = f"select *, {wrong_type} as __reason, {digest} as line_digest, {extra} as extra_columns from ({typed})"
+    return f"select __rn::bigint as rn, {columns}, {reason} as reason, __raw as raw from (select *, {computed} from ({judged}))"
 
 
-def _fields(
-    source: Source, records: Records, tenant: str | None, received_at: datetime
-) -> tuple[dict[str, str], list[str]]:
+def absent_fields(source: Source, records: Records) -> frozenset[str]:
+    """Canonical columns that nothing in these records can fill: not mapped, or made from an optional column not there."""
+    lacking = {name.casefold() for name in source.columns if name not in records.cells}
+    mapped = {name: source.fields.get(name) for name in _CANONICAL if name not in ("tenant_id", "received_at")}
+    return frozenset(name for name, sql in mapped.items() if sql is None or sql.strip().casefold() in lacking)
+
+
+def _fields(source: Source, records: Records, tenant: str | None, received_at: datetime) -> tuple[dict[str, str], list[str]]:
     """SQL for each canonical column, and the conditions (over `__field:<name>`) under which one could not be computed."""
     fields, faults = {}, []
     declared = {name.casefold(): TYPES[column.type] for name, column in source.columns.items()}
-    texts = {name.casefold() for name, cell in records.cells.items() if cell.type in ("VARCHAR", "JSON")}
+    texts = {name.casefold(): cell.sql for name, cell in records.cells.items() if cell.type in ("VARCHAR", "JSON")}
     for name, type_ in _CANONICAL.items():
         expression = source.fields.get(name)
         if expression is None:
@@ -334,7 +345,7 @@ def _fields(
             fields[name] = expression
         elif given == "JSON" and type_ == "VARCHAR":
             # The text as it stands in the file: making JSON of it first would parse what is only passed on.
-            fields[name] = identifier("__text:" + reference) if reference in texts else f"{expression}::varchar"
+            fields[name] = f"{texts.get(reference, expression)}::varchar"
         else:
             # `try` keeps one hostile value from failing the whole slice; the fault says that the value is missing.
             fields[name] = f"try(cast(({expression}\n) as {type_}))"
@@ -364,39 +375,48 @@ def struct(members: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{literal(name)}: {sql}" for name, sql in members.items()) + "}" if members else "map()"
 
 
-def _converted(declared: str, cell: Cell | None) -> tuple[str, str | None]:
-    """SQL for a cell in its declared type, and the condition under which the cell holds something else."""
-    target = TYPES[declared]
-    if cell is None:
-        return f"null::{target}", None
-    value, wrong = cell.sql, f"{cell.sql} is not null"
-    if cell.type == "text":
-        value, wrong = _from_text(declared, value), f"nullif({value}, '') is not null"
-    elif cell.type == "json":
+def _converted(declared: str, cell: Cell) -> str:
+    """SQL for a cell in its declared type; null where it holds something else."""
+    value, type_, target = cell.sql, cell.type, TYPES[declared]
+    if type_ == "text" or (declared == "json" and type_ in ("VARCHAR", "JSON")):
+        return _from_text(declared, value)
+    if type_ == "json":
+        if declared == "json":
+            return f"case when {cell.kind} = 'VARCHAR' then embedded({value}) when not has_nan({value}) then {value}::json end"
         scalar = f"case when {cell.kind} not in ('OBJECT', 'ARRAY') then {value} end"
-        as_json = f"case {cell.kind} when 'VARCHAR' then embedded({value}) else {_from_text('json', value)} end"
-        value = as_json if declared == "json" else scalar if declared == "text" else _from_text(declared, f"({scalar})")
-    elif declared == "json" and cell.type in ("VARCHAR", "JSON"):
-        return _from_text(declared, value), f"{wrong} and not is_json({value})"
-    elif cell.type == target:
-        return value, (f"not isfinite({value})" if declared == "double" else None)
-    elif declared == "text":
-        nested = cell.type.endswith("]") or cell.type.startswith(("STRUCT", "MAP", "UNION"))
-        value = f"try(decode({value}))" if cell.type == "BLOB" else f"to_json({value})" if nested else value
-        value = f"{value}::varchar"
-    elif declared == "json":
-        value = f"to_json({value})"
-    elif cell.type == "TIMESTAMP WITH TIME ZONE" and declared == "timestamp":
-        value = f"timezone('UTC', {value})"
-    elif (cell.type in _TIMES and declared == "timestamp") or (cell.type in _INTEGERS and declared != "timestamp"):
-        value = f"try_cast({value} as {target})"
-    elif cell.type in ("DOUBLE", "FLOAT") and declared in ("double", "decimal"):
-        value = f"case when isfinite({value}) then try_cast({value} as {target}) end"
-    elif cell.type in ("DOUBLE", "FLOAT") and declared == "bigint":
-        value = f"case when {value} = trunc({value}) then try_cast({value} as bigint) end"
-    else:
-        value = _from_text(declared, f"{value}::varchar")
-    return value, None if declared == cell.type == "text" else f"{wrong} and {value} is null"
+        return scalar if declared == "text" else _from_text(declared, f"({scalar})")
+    if type_ == target:
+        return value
+    if declared == "text":
+        value = f"try(decode({value}))" if type_ == "BLOB" else f"to_json({value})" if _nested_type(type_) else value
+        return f"{value}::varchar"
+    if declared == "json":
+        return f"to_json({value})"
+    if declared == "timestamp" and type_ == "TIMESTAMP WITH TIME ZONE":
+        return f"timezone('UTC', {value})"
+    if (declared == "timestamp" and type_ in _TIMES) or (declared != "timestamp" and type_ in _INTEGERS):
+        return f"try_cast({value} as {target})"
+    if declared in ("double", "decimal") and type_ in ("DOUBLE", "FLOAT"):
+        return f"case when isfinite({value}) then try_cast({value} as {target}) end"
+    if declared == "bigint" and type_ in ("DOUBLE", "FLOAT"):
+        return f"case when {value} = trunc({value}) then try_cast({value} as bigint) end"
+    return _from_text(declared, f"{value}::varchar")
+
+
+def _mismatch(name: str, declared: str, cell: Cell) -> str | None:
+    """The condition, over the cell and its converted value, under which the cell holds something else."""
+    if declared == "double" and cell.type == "DOUBLE":
+        return f"not isfinite({cell.sql})"
+    if declared == "json" and cell.type in ("VARCHAR", "JSON"):
+        return f"{cell.sql} is not null and not is_json({cell.sql})"
+    if cell.type == TYPES[declared] or (declared == "text" and cell.type not in ("json", "BLOB")):
+        return None
+    present = f"nullif({cell.sql}, '')" if cell.type == "text" else cell.sql
+    return f"{present} is not null and {identifier(name)} is null"
+
+
+def _nested_type(type_: str) -> bool:
+    return type_.endswith("]") or type_.startswith(_NESTED)
 
 
 def _from_text(declared: str, text: str) -> str:

@@ -27,7 +27,7 @@ from analytics_assets.warehouse.table import identifier, literal
 
 MAX_LINE = 16 << 20
 # Parsed, a slice takes several times its text; this keeps it within the few hundred MB a step may use.
-SLICE_BYTES = 32 << 20
+SLICE_BYTES = 16 << 20
 _BLOCK = 1 << 20
 _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
@@ -50,11 +50,15 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of a file that stands as `mapped`: number of its first row, rows, and about how many bytes were read."""
+    """A part of a file that stands as `mapped`: number of its first row, rows, and about how many bytes were read.
+
+    The canonical columns in `absent` are null in every row, since the file lacks what they are made from.
+    """
 
     start_row: int
     rows: int
     bytes: int
+    absent: frozenset[str] = frozenset()
 
 
 def slices(
@@ -193,12 +197,13 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
             continue
         raw = f"to_json({struct({name: sql for name, (sql, _) in cells.items()})})::varchar"
         # Numbered, the file's columns cannot clash with ours, whatever they are called.
-        columns = ", ".join(f"{sql} as c{index}" for index, (sql, _) in enumerate(cells.values()))
+        columns = ", ".join(f"{sql} as __c{index}" for index, (sql, _) in enumerate(cells.values()))
         sql = f"(select {record}, {raw} as __raw, {columns} from {scan}{where})"
-        numbered = {name: (f"c{index}", type_) for index, (name, (_, type_)) in enumerate(cells.items())}
-        select = shape.select(_table_records(shape.source, numbered, sql))
-        con.execute(f"create or replace temp view mapped as {select}")
-        yield Slice(start, end - start, size * (end - start) // total)
+        numbered = {name: (f"__c{index}", type_) for index, (name, (_, type_)) in enumerate(cells.items())}
+        records = _table_records(shape.source, numbered, sql)
+        con.execute(f"create or replace temp view mapped as {shape.select(records)}")
+        absent = mapping.absent_fields(shape.source, records)
+        yield Slice(start, end - start, size * (end - start) // total, absent)
     if total == 0 and shape.source.format == "table":
         _table_records(shape.source, cells, "")
 
@@ -233,7 +238,7 @@ def _text_slices(shape: _Shape, chunks: Iterable[_Chunk]) -> Iterator[Slice]:
     con = shape.con
     for chunk in chunks:
         names = chunk.names
-        cells = {name: (f"c{index}", "text") for index, name in enumerate(names or ())}
+        cells = {name: (f"__c{index}", "text") for index, name in enumerate(names or ())}
         # An empty cell is null, also when the record is tried again.
         filled = {name: f"nullif({sql}, '')" for name, (sql, _) in cells.items()}
         raw = f"to_json({struct(filled)})::varchar"
@@ -376,7 +381,7 @@ def _arrow(numbers: list[int], damages: list[str | None], raws: list[str | None]
             "__rn": pa.array(numbers, pa.int64()),
             "__damage": pa.array(damages, pa.string()),
             "__raw": pa.array(raws, pa.string()),
-            **{f"c{index}": pa.array(column, pa.string()) for index, column in enumerate(columns)},
+            **{f"__c{index}": pa.array(column, pa.string()) for index, column in enumerate(columns)},
         }
     )
 

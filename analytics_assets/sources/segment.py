@@ -84,8 +84,11 @@ def messages_select(lines: str) -> str:
         from opened
     ), batches as (
         select __rn, from_json(json_extract(__raw, '/batch'), '["JSON"]') as members,
-            {", ".join(f"nullif(json_extract(__raw, '/{name}')::varchar, 'null') as {name}"
-                       for name in ("sentAt", "receivedAt", "context"))}
+            {
+        ", ".join(
+            f"nullif(json_extract(__raw, '/{name}')::varchar, 'null') as {name}" for name in ("sentAt", "receivedAt", "context")
+        )
+    }
         from whole where batch_type = 'ARRAY' and fault is null
     ), members as (
         select __rn * {MEMBERS} + generate_subscripts(members, 1) as __rn,
@@ -116,9 +119,7 @@ def mapped_select(messages: str, tenant: str | None, received_at: datetime) -> s
               for name in _TIMES),
         ]
     )  # fmt: skip
-    columns = ", ".join(
-        f"{_value(column.name, tenant, received_at)} as {identifier(column.name)}" for column in SOURCE_COLUMNS
-    )
+    columns = ", ".join(f"{_value(column.name, tenant, received_at)} as {identifier(column.name)}" for column in SOURCE_COLUMNS)
     return f"""
     with deep as (
         select __rn, __raw, coalesce(__damage, case when too_deep(__raw) then 'too_deep' end) as __damage from {messages}
@@ -127,11 +128,11 @@ def mapped_select(messages: str, tenant: str | None, received_at: datetime) -> s
             case when __damage is null then json_extract_string(__raw, [{paths}]) end as v
         from deep
     ), given as (
-        select *, {given}, case when t[{_AT['type']}] = 'VARCHAR' and v[{_AT['type']}] = 'track'
-            then lower(v[{_AT['event']}]) end as deed
+        select *, {given}, case when t[{_AT["type"]}] = 'VARCHAR' and v[{_AT["type"]}] = 'track'
+            then lower(v[{_AT["event"]}]) end as deed
         from pulled
     ), computed as (
-        select *, {_money()} as money, as_bigint({_scalar('quantity')}) as pieces from given
+        select *, {_money()} as money, as_bigint({_scalar("quantity")}) as pieces from given
     )
     select __rn::bigint as rn, {columns}, {_reason()} as reason, __raw as raw from computed
     """

@@ -146,7 +146,7 @@ def publish(
         wanted = {table.spec.name: table.snapshot.version for table in tables}
         wanted |= {part.spec.name: part.version for table in tables for part in table.parts}
         present = _present(home)
-        if present and present.table_versions == wanted and not reason and _readable(present.path):
+        if present and present.table_versions == wanted and not reason and _at_home(home, present.path):
             return present
         number = max([*versions(home), *(entry["version"] for entry in history(home))], default=0) + 1
         staged = home.versions / f"v{number}.staged"
@@ -204,15 +204,12 @@ def _present(home: Home) -> Published | None:
     return Published(last["version"], path, moment, last["rows"], last["table_versions"], changed=False)
 
 
-def _readable(path: Path) -> bool:
-    """Whether the version finds its files: false after the data home was moved or restored elsewhere."""
-    try:
-        with duckdb.connect(str(path), read_only=True) as con:
-            for (name,) in con.execute("select view_name from duckdb_views() where not internal").fetchall():
-                con.execute(f"select * from {identifier(name)} limit 0")
-        return True
-    except duckdb.Error:
-        return False
+def _at_home(home: Home, path: Path) -> bool:
+    """Whether the version shows files of this very data home: false after the home was moved, or restored elsewhere."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        views = con.execute("select sql from duckdb_views() where not internal").fetchall()
+    own = literal(str(home.warehouse))[:-1]
+    return all(own in sql for (sql,) in views if "read_parquet" in sql)
 
 
 def _build(

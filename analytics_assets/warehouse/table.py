@@ -25,6 +25,10 @@ from analytics_assets.warehouse.spec import TableSpec, identifier, literal
 # Spark and delta-rs agree on these settings; a checkpoint about every 20 commits keeps opening a table fast.
 _TABLE_CONFIGURATION = {"delta.checkpointInterval": "20"}
 
+# Measured on 5 million events: a dictionary of more values costs a fifth of the writing, and zstd at its lowest level halves
+# the files at the price of snappy.
+_PARQUET = "parquet_version v2, compression zstd, compression_level 1, dictionary_size_limit 2000"
+
 _ARROW = {
     "VARCHAR": pa.string(),
     "BIGINT": pa.int64(),
@@ -76,8 +80,10 @@ class Snapshot:
         """A SELECT over the given files (all, if None) with the declared columns; columns a file lacks are null."""
         chosen = self.files if files is None else files
         if not chosen:
-            return self.spec.empty_select
-        return f"select {self.spec.select_list} from {scan([file.path for file in chosen])}"
+            return f"select {self.spec.select_list} from ({self.spec.empty_select})"
+        # The empty branch gives its type to a column that none of the files has.
+        stored = f"from {scan([file.path for file in chosen])} union all by name {self.spec.empty_select}"
+        return f"select {self.spec.select_list} from ({stored})"
 
 
 def arrow_schema(spec: TableSpec) -> pa.Schema:
@@ -170,7 +176,7 @@ class Table:
         layout = f", partition_by (chunk), append, filename_pattern {literal(tag + '_{uuid}')}" if chunked else ""
         written = con.execute(
             f"copy ({select}{' order by ' + chunk if chunk else ''}) to {literal(str(target))} "
-            f"(format parquet, parquet_version v2, return_stats{layout})"
+            f"(format parquet, {_PARQUET}, return_stats{layout})"
         ).fetchall()
         actions = []
         for name, rows, size, _footer, statistics, *_ in written:
@@ -236,6 +242,26 @@ def chunk_expression(day: str, dense: Iterable[date]) -> str:
     days = ", ".join(literal(known.isoformat()) for known in sorted(dense))
     month = f"strftime({day}, '%Y-%m')"
     return f"case when {day} in ({days}) then strftime({day}, '%Y-%m-%d') else {month} end" if days else month
+
+
+def chunks(days: Sequence[date], dense: Sequence[date]) -> list[str]:
+    """Conditions on `timestamp` that part events into files: one a dense day, one a month for the other days.
+
+    A single file needs no condition: ''.
+    """
+    months = sorted({day.strftime("%Y-%m") for day in days if day not in dense})
+    if len(dense) + len(months) == 1:
+        return [""]
+    ranges = []
+    for day in sorted(dense):
+        low, high = day_bounds([day])
+        ranges.append(f"timestamp between timestamp '{low}' and timestamp '{high}'")
+    for month in months:
+        thin = sorted(day for day in days if day not in dense and day.strftime("%Y-%m") == month)
+        low, high = day_bounds(thin)
+        apart = "".join(f" and timestamp::date <> date '{day}'" for day in dense if thin[0] < day < thin[-1])
+        ranges.append(f"timestamp between timestamp '{low}' and timestamp '{high}'{apart}")
+    return ranges
 
 
 def replace_days(

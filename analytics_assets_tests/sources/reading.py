@@ -1,7 +1,7 @@
 """Reads bytes or texts through a source and gives back the rows of `mapped`, for the tests of this room."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import slices, slices_from_raw
 
 SOURCES = load_sources(CONFIG / "sources")
-RECEIVED = datetime(2026, 1, 2, 3, 4, 5)
+
+
+def utc(*parts: int) -> datetime:
+    """A time as the warehouse keeps it: UTC, without a zone."""
+    return datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc,arg-type]
+
+
+RECEIVED = utc(2026, 1, 2, 3, 4, 5)
 
 Row = dict[str, Any]
 
@@ -71,7 +78,13 @@ def a_call(**changes: Any) -> dict[str, Any]:
 
 def an_event(**changes: Any) -> dict[str, Any]:
     """A healthy canonical record."""
-    return {"tenant_id": "acme", "message_id": "m1", "event": "Signed Up", "timestamp": "2025-06-01 10:00:00", **changes}
+    return {
+        "tenant_id": "acme",
+        "message_id": "m1",
+        "event": "Signed Up",
+        "timestamp": "2025-06-01 10:00:00",
+        **changes,
+    }
 
 
 def lines(*records: Any) -> str:

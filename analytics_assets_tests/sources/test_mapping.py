@@ -73,14 +73,14 @@ def test_a_condition_that_cannot_be_evaluated_is_no_pass(tmp_path: Path) -> None
         ("36 hours", "soon", 3, "36 hours"),
         ("id: text", "id: string", 4, "write one of"),
         ("id: text", "line_digest: text", 4, "used by the mapping"),
-        ("  placed: timestamp\n", "  placed: timestamp\n  PLACED: text\n", 7, "twice"),
+        ("  placed: timestamp\n", "  placed: timestamp\n  PLACED: text\n", 6, "twice"),
         ("  placed: timestamp\n", "  placed: timestamp\n  placed: text\n", 7, "twice"),
         ("description: Orders.", "descr: Orders.", 1, "description"),
         ("timestamp: placed", "time: at", 9, "no column of events"),
         ("  timestamp: placed\n", "", 9, "'timestamp' is missing"),
         ("message_id: id", "message_id: idd", 10, "no declared column"),
         ("message_id: id", "message_id: id ||", 10, "no SQL expression"),
-        ("message_id: id", "message_id: id, placed", 10, "one scalar expression"),
+        ("message_id: id", "message_id: id, placed", 10, "convert it"),
         ("message_id: id", "message_id: id); select (1", 10, "one scalar expression"),
         ("message_id: id", "message_id: id) from range(9) t(x) where (true", 10, "one scalar expression"),
         ("message_id: id", "message_id: (select id)", 10, "subquery"),
@@ -94,7 +94,7 @@ def test_a_condition_that_cannot_be_evaluated_is_no_pass(tmp_path: Path) -> None
         ("message_id: id", "message_id: row_number() over ()", 10, "window"),
         ("message_id: id", 'message_id: "*"', 10, "star"),
         ("message_id: id", "message_id: $1", 10, "parameter"),
-        ("message_id: id", "message_id: lower(placed)", 10, "does not fit"),
+        ("message_id: id", "message_id: lower(placed)", 10, "does not fit its columns"),
         ("timestamp: placed", "timestamp: price", 12, "does not fit TIMESTAMP"),
         ("when: price < 1", "when: prize < 1", 18, "no declared column"),
         ("reason: cheap", "reason: Too Cheap", 17, "pattern"),
@@ -107,7 +107,10 @@ def test_a_wrong_line_is_named_with_its_cure(tmp_path: Path, old: str, new: str,
     assert message.startswith(f"orders.yaml:{line}: ") and part in message and "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["", "[]", "just text", "a: [", "format: segment\ndescription: x\ntwin_lookback: 1 day\nfields: {event: x}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "just text", "a: [", "format: segment\ndescription: x\ntwin_lookback: 1 day\nfields: {event: x}"],
+)
 def test_what_is_no_declaration_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"^orders.yaml:\d+: "):
         load_source(declared(tmp_path, text))

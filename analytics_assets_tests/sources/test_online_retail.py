@@ -1,6 +1,5 @@
 """The bundled retail sample gives the published truth, however it arrives."""
 
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from analytics_assets.settings import PROJECT
 from analytics_assets.sources.readers import slices
-from analytics_assets_tests.sources.reading import RECEIVED, SOURCES, content, read, reread
+from analytics_assets_tests.sources.reading import RECEIVED, SOURCES, content, read, reread, utc
 
 SAMPLE = PROJECT / "data/sample/online_retail/online_retail.parquet"
 
@@ -47,7 +46,7 @@ def test_a_line_becomes_an_event(few: dict[str, Path]) -> None:
     first = read(few["parquet"], "online_retail")[0]
     assert first["tenant_id"] == "united-kingdom" and first["region"] == "United Kingdom"
     assert first["event"] == "Product Ordered" and first["session_id"] == first["order_id"] == "536365"
-    assert first["user_id"] == "17850" and first["timestamp"] == datetime(2010, 12, 1, 8, 26)
+    assert first["user_id"] == "17850" and first["timestamp"] == utc(2010, 12, 1, 8, 26)
     assert first["revenue"] == Decimal("15.3000") and first["received_at"] == RECEIVED
     assert first["properties"] == '{"description":"WHITE HANGING HEART T-LIGHT HOLDER","price":2.55,"quantity":6}'
 

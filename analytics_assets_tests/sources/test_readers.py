@@ -4,7 +4,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,29 @@ from hypothesis import strategies as st
 from analytics_assets.events.schema import SOURCE_COLUMNS
 from analytics_assets.sources import readers
 from analytics_assets.sources.readers import UnreadableFile, confirm_readable, slices
-from analytics_assets_tests.sources.reading import RECEIVED, SOURCES, a_call, an_event, lines, read, read_bytes, reread
+from analytics_assets_tests.sources.reading import (
+    RECEIVED,
+    SOURCES,
+    a_call,
+    an_event,
+    lines,
+    read,
+    read_bytes,
+    reread,
+    utc,
+)
 
 HEADER = "tenant_id,message_id,event,timestamp,properties,quantity\n"
 GOOD = "acme,m1,e,2025-06-01,,\n"
-hostile = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+hostile = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 # Text files as damage makes them: sound records beside fragments and any bytes.
 FRAGMENTS = st.one_of(
     st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")),
-    st.sampled_from([b"", b" ", b"\r", b'"', b'a,"b', b'"a"",', GOOD.strip().encode(), b'{"batch":[{},1]}', b"\0", b"\xef\xbb\xbf"]),
-    st.sampled_from([lines(an_event()), lines(a_call()), "[" * 200, "{", "NaN", "9" * 400]).map(lambda t: t.strip().encode()),
+    st.sampled_from([b"", b" ", b"\r", b'"', b'a,"b', b'"a"",', b'{"batch":[{},1]}', b"\0", b"\xef\xbb\xbf"]),
+    st.sampled_from([lines(an_event()), lines(a_call()), GOOD, "[" * 200, "{", "NaN", "9" * 400]).map(
+        lambda text: text.strip().encode()
+    ),
 )
 TEXTS = st.lists(FRAGMENTS, max_size=8).map(b"\n".join)
 
@@ -51,7 +63,7 @@ def test_what_counts_as_a_record() -> None:
 
 
 @hostile
-@given(TEXTS, st.sampled_from(["canonical", "online_retail", "snowplow"]))
+@given(TEXTS, st.sampled_from(["canonical", "online_retail"]))
 def test_each_line_of_a_table_is_a_row(data: bytes, source: str) -> None:
     rows = attempt("any.ndjson", data, source, tenant="acme")
     assert rows is None or len(rows) == records(data)
@@ -83,11 +95,14 @@ def test_no_csv_line_is_lost(data: bytes) -> None:
 
 
 @hostile
-@given(st.binary(max_size=300), st.sampled_from(["a.parquet", "a.csv", "a.tsv", "a.csv.gz", "a.ndjson.gz", "a.jsonl"]))
-def test_any_bytes_in_any_format(data: bytes, name: str) -> None:
-    for source in SOURCES:
-        for content in (data, gzip.compress(data), b"PAR1" + data + b"PAR1"):
-            attempt(name, content, source)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(["a.parquet", "a.csv", "a.tsv", "a.csv.gz", "a.ndjson.gz", "a.jsonl"]),
+    st.sampled_from([bytes, gzip.compress, lambda data: b"PAR1" + data + b"PAR1", lambda data: HEADER.encode() + data]),
+    st.sampled_from(sorted(SOURCES)),
+)
+def test_any_bytes_in_any_format(data: bytes, name: str, wrap: Callable[[bytes], bytes], source: str) -> None:
+    attempt(name, wrap(data), source)
 
 
 @hostile
@@ -118,7 +133,7 @@ def test_a_damaged_gzip_is_set_aside_or_whole(data: st.DataObject) -> None:
         ("a.csv", b"message_id,event,timestamp,Event\n", "more than once"),
         ("a.csv", b"message_id,event,timestamp\r1,2,3\r", "carriage return"),
         ("a.csv", b"m\xe9ssage\n", "UTF-8"),
-        ("a.ndjson.gz", gzip.compress(b"{}\n" * 99)[:-9], "ends early"),
+        ("a.ndjson.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:-9], "ends early"),
         ("a.ndjson", b"x" * (readers.MAX_LINE + 1), "longer than 16 MiB"),
         ("a.ndjson", b"\n" + b"x" * (readers.MAX_LINE + 1) + b"\n{}", "longer than 16 MiB"),
     ],
@@ -233,6 +248,11 @@ def parquet(folder: Path, select: str, name: str = "a.parquet") -> Path:
 BASE = "select 'acme' as tenant_id, 'm' || i as message_id, 'e' as event, "
 
 
+def nested(depth: int) -> str:
+    """SQL for JSON text that deep."""
+    return f"repeat('{{\"a\":', {depth}) || '1' || repeat('}}', {depth})"
+
+
 def test_parquet_of_other_types_is_converted(tmp_path: Path) -> None:
     select = (
         "select 'acme'::blob as tenant_id, i::utinyint as message_id, 'e'::enum('e') as event, 2.0::float as quantity, "
@@ -242,7 +262,7 @@ def test_parquet_of_other_types_is_converted(tmp_path: Path) -> None:
     row = read(parquet(tmp_path, select), "canonical")[1]
     assert row["reason"] is None
     assert (row["tenant_id"], row["message_id"], row["event"], row["quantity"]) == ("acme", "1", "e", 2)
-    assert row["timestamp"] == datetime(2025, 6, 1, 8) and row["received_at"] == datetime(2025, 6, 2)
+    assert row["timestamp"] == utc(2025, 6, 1, 8) and row["received_at"] == utc(2025, 6, 2)
     assert row["properties"] == '{"a":1}' and row["revenue"] == Decimal("1.5")
 
 
@@ -255,8 +275,8 @@ def test_parquet_of_other_types_is_converted(tmp_path: Path) -> None:
         ("timestamp '2025-06-01' as timestamp, '{bad' as properties", "wrong_type:properties"),
         ("timestamp '2025-06-01' as timestamp, ' [1]' as properties", "wrong_type:properties"),
         ("timestamp '2025-06-01' as timestamp, '{\"a\": -Infinity}' as context", "wrong_type:context"),
-        ("timestamp '2025-06-01' as timestamp, repeat('{\"a\":', 65) || '1' || repeat('}', 65) as context", "wrong_type:context"),
-        ("timestamp '2025-06-01' as timestamp, repeat('{\"a\":', 64) || '1' || repeat('}', 64) as context", None),
+        (f"timestamp '2025-06-01' as timestamp, {nested(65)} as context", "wrong_type:context"),
+        (f"timestamp '2025-06-01' as timestamp, {nested(64)} as context", None),
         ("timestamp '2025-06-01' as timestamp, ' {\"a\": 1}' as properties", None),
     ],
 )
@@ -271,7 +291,7 @@ def test_slices_of_parquet_are_the_whole_and_numbered_alike(tmp_path: Path) -> N
     assert read(path, "canonical", rows=1000) == read(path, "canonical")
 
 
-@pytest.mark.parametrize("name", ["w[1]*?.parquet", "x'; drop table keys; --.parquet", "tenant_id=evil.parquet", "~a b.parquet"])
+@pytest.mark.parametrize("name", ["w[1]*?.parquet", "x'; drop table keys; --.parquet", "tenant_id=a.parquet", "~a b.parquet"])
 def test_hostile_file_names(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "tenant_id=evil"
     folder.mkdir()
@@ -280,7 +300,7 @@ def test_hostile_file_names(tmp_path: Path, name: str) -> None:
 
 
 def test_hostile_column_names(tmp_path: Path) -> None:
-    names = ["rn", "__rn", "__raw", "c0", 'a"b', "a'b", "{}", "💥"]
+    names = ["rn", "__rn", "__raw", "__c0", "c0", 'a"b', "a'b", "{}", "💥"]
     columns = ", ".join('1 as "' + name.replace('"', '""') + '"' for name in names)
     path = parquet(tmp_path, f"{BASE} timestamp '2025-06-01' as timestamp, {columns} from range(1) t(i)")
     row = read(path, "canonical")[0]
@@ -288,10 +308,19 @@ def test_hostile_column_names(tmp_path: Path) -> None:
 
 
 def test_the_relation_has_the_promised_shape(tmp_path: Path) -> None:
-    files = [tmp_path / "a.ndjson", tmp_path / "b.ndjson", parquet(tmp_path, f"{BASE} now() as timestamp from range(1) t(i)")]
+    files = [
+        tmp_path / "a.ndjson",
+        tmp_path / "b.ndjson",
+        parquet(tmp_path, f"{BASE} now() as timestamp from range(1) t(i)"),
+    ]
     files[0].write_text(lines(an_event()))
     files[1].write_text(lines(a_call()))
-    expected = [("rn", "BIGINT"), *((c.name, c.type) for c in SOURCE_COLUMNS), ("reason", "VARCHAR"), ("raw", "VARCHAR")]
+    expected = [
+        ("rn", "BIGINT"),
+        *((c.name, c.type) for c in SOURCE_COLUMNS),
+        ("reason", "VARCHAR"),
+        ("raw", "VARCHAR"),
+    ]
     with duckdb.connect() as con:
         for path, source in zip(files, ("canonical", "segment", "canonical"), strict=True):
             for _ in slices(con, path, SOURCES[source], tenant="acme", received_at=RECEIVED.replace(tzinfo=UTC)):

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from analytics_assets_tests.sources.reading import RECEIVED, Row, a_call, content, lines, read, read_bytes, reread
+from analytics_assets_tests.sources.reading import RECEIVED, Row, a_call, content, lines, read, read_bytes, reread, utc
 
 
 def one(tmp_path: Path, **changes: Any) -> Row:
@@ -23,7 +23,7 @@ def test_a_track_call(tmp_path: Path) -> None:
     row = one(tmp_path, context=context)
     assert row["reason"] is None and row["tenant_id"] == "acme"
     assert (row["type"], row["event"], row["message_id"], row["user_id"]) == ("track", "Signed Up", "m1", "u1")
-    assert row["timestamp"] == datetime(2025, 6, 1, 10) and row["received_at"] == RECEIVED
+    assert row["timestamp"] == utc(2025, 6, 1, 10) and row["received_at"] == RECEIVED
     assert json.loads(row["properties"]) == {"plan": "pro"} and json.loads(row["context"]) == context
     assert (row["campaign"], row["region"], row["page_url"], row["page_title"]) == ("spring", "DE", "http://a", "A")
 
@@ -48,10 +48,10 @@ def test_the_other_calls(tmp_path: Path, call: dict[str, Any], event: str, prope
     ("times", "expected"),
     [
         # The device is two minutes ahead.
-        ({"sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T09:58:10Z"}, datetime(2025, 6, 1, 9, 58)),
+        ({"sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T09:58:10Z"}, utc(2025, 6, 1, 9, 58)),
         # Offsets count.
-        ({"timestamp": "2025-06-01T10:00:00+02:00"}, datetime(2025, 6, 1, 8)),
-        ({"timestamp": "2025-06-01T10:00:00.123456"}, datetime(2025, 6, 1, 10, 0, 0, 123456)),
+        ({"timestamp": "2025-06-01T10:00:00+02:00"}, utc(2025, 6, 1, 8)),
+        ({"timestamp": "2025-06-01T10:00:00.123456"}, utc(2025, 6, 1, 10, 0, 0, 123456)),
         # Segment's own output is corrected already.
         (
             {
@@ -59,12 +59,15 @@ def test_the_other_calls(tmp_path: Path, call: dict[str, Any], event: str, prope
                 "sentAt": "2025-06-01T10:02:10Z",
                 "receivedAt": "2025-06-01T10:00:10Z",
             },
-            datetime(2025, 6, 1, 10),
+            utc(2025, 6, 1, 10),
         ),
-        ({"sentAt": "2025-06-01T10:00:10Z"}, datetime(2025, 6, 1, 10)),
-        ({"receivedAt": "2025-06-01T10:00:10Z"}, datetime(2025, 6, 1, 10)),
-        ({"timestamp": None, "sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T12:00:00Z"}, datetime(2025, 6, 1, 12)),
-        ({"timestamp": None, "sentAt": "2025-06-01T10:00:10Z"}, datetime(2025, 6, 1, 10, 0, 10)),
+        ({"sentAt": "2025-06-01T10:00:10Z"}, utc(2025, 6, 1, 10)),
+        ({"receivedAt": "2025-06-01T10:00:10Z"}, utc(2025, 6, 1, 10)),
+        (
+            {"timestamp": None, "sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T12:00:00Z"},
+            utc(2025, 6, 1, 12),
+        ),
+        ({"timestamp": None, "sentAt": "2025-06-01T10:00:10Z"}, utc(2025, 6, 1, 10, 0, 10)),
     ],
 )
 def test_clock_skew(tmp_path: Path, times: dict[str, Any], expected: datetime) -> None:
@@ -169,13 +172,16 @@ def test_siblings_of_a_bad_call_survive(tmp_path: Path) -> None:
     ]  # fmt: skip
     # The batch's times count for its members, unless they have their own; the next line has none.
     good = [row["timestamp"] for row in rows if row["reason"] is None]
-    assert good == [datetime(2025, 6, 1, 10, 1, 50), datetime(2025, 6, 1, 10, 1), datetime(2025, 6, 1, 10)]
+    assert good == [utc(2025, 6, 1, 10, 1, 50), utc(2025, 6, 1, 10, 1), utc(2025, 6, 1, 10)]
     assert content(reread(rows, "segment")) == content(rows)
 
 
 def test_nan_in_one_member_harms_no_sibling(tmp_path: Path) -> None:
     batch = {"batch": [a_call(properties={"x": float("nan")}), a_call(messageId="m2")]}
-    assert [row["reason"] for row in read_bytes(tmp_path, "b.json", lines(batch), "segment")] == ["wrong_type:properties", None]
+    assert [row["reason"] for row in read_bytes(tmp_path, "b.json", lines(batch), "segment")] == [
+        "wrong_type:properties",
+        None,
+    ]
 
 
 def test_a_line_with_very_many_members_is_cut_into_slices(tmp_path: Path) -> None:
@@ -199,7 +205,7 @@ def test_calls_in_columns(tmp_path: Path, form: str) -> None:
         con.execute(f"copy ({select}) to '{path}' (format {kind})")
     rows = read(path, "segment")
     assert [row["reason"] for row in rows] == [None, None, "missing_user"]
-    assert [row["timestamp"] for row in rows] == [datetime(2025, 6, 1, 10)] * 3
+    assert [row["timestamp"] for row in rows] == [utc(2025, 6, 1, 10)] * 3
     if form != "struct.parquet":
         assert content(rows) == content(read(source, "segment"))
     assert content(reread(rows, "segment")) == content(rows)

@@ -52,8 +52,22 @@ def test_a_transaction_is_counted_once_and_own_events_come_along(tmp_path: Path)
     base = {"collector_tstamp": "2025-06-01 10:00:00", "platform": "web"}
     own = "unstruct_event_com_acme_signup_1_0_0"
     records = [
-        {**base, "event_id": "1", "event_name": "transaction", "tr_total": 30, "tr_orderid": "o1", "tr_currency": "EUR"},
-        {**base, "event_id": "2", "event_name": "transaction_item", "ti_price": 10, "ti_quantity": 3, "ti_orderid": "o1"},
+        {
+            **base,
+            "event_id": "1",
+            "event_name": "transaction",
+            "tr_total": 30,
+            "tr_orderid": "o1",
+            "tr_currency": "EUR",
+        },
+        {
+            **base,
+            "event_id": "2",
+            "event_name": "transaction_item",
+            "ti_price": 10,
+            "ti_quantity": 3,
+            "ti_orderid": "o1",
+        },
         {**base, "event_id": "3", "event_name": "signup", own: {"plan": "pro"}},
     ]
     rows = read_bytes(tmp_path, "e.ndjson", "\n".join(map(json.dumps, records)), "snowplow")
