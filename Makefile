@@ -31,7 +31,7 @@ lock: $(UV)  # resolve the dependencies again
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
 	@echo "installing into .venv (1.4 GB, once)"
 	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	@$(UV) pip sync --quiet --python .venv/bin/python requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
 

@@ -139,7 +139,7 @@ class SessionRules(Declared):
     """What makes a session."""
 
     inactivity_minutes: int = Field(30, ge=1, le=24 * 60, description="Silence that ends a session.")
-    longest_hours: int = Field(72, ge=1, le=24 * 14, description="A longer session is set aside as runaway.")
+    longest_hours: int = Field(72, ge=1, le=24 * 14, description="What a session holds beyond this is set aside as runaway.")
     most_events: int = Field(10_000, ge=10, le=10_000_000, description="A session with more is set aside as runaway.")
 
 

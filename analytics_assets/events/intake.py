@@ -126,6 +126,8 @@ class Intake:
         self.events = Table(home.warehouse, EVENTS)
         self.rejected = Table(home.warehouse, REJECTED)
         self.batches = Table(home.warehouse, BATCHES)
+        # The batch whose row this object has seen or written last: it need not be looked for again.
+        self._noted: str | None = None
 
     def store(
         self,
@@ -141,8 +143,7 @@ class Intake:
         """
         check_hash(con)
         with self.home.lock(INTAKE_LOCK):
-            self.finish_interrupted(con)
-            delta = self.events.open()
+            delta = self.finish_interrupted(con)
             if Table.has(delta, batch.batch_id) and (before := self.known(con, batch.batch_id)):
                 return before
             started = time.monotonic()
@@ -169,9 +170,8 @@ class Intake:
         With `dry_run` nothing is committed: the report says what would happen.
         """
         with self.home.lock(INTAKE_LOCK):
-            self.finish_interrupted(con)
+            delta = self.finish_interrupted(con)
             started = time.monotonic()
-            delta = self.events.open()
             state = _Loading(batch, list(self.events.snapshot_of(delta).files))
             con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
             try:
@@ -327,6 +327,7 @@ class Intake:
         delta = self.batches.open()
         mark = f"{report.batch_id}:{report.status}"
         if Table.has(delta, mark):
+            self._noted = report.batch_id
             return
         row = report.as_row()
         casts = ", ".join(f"?::{column.type} as {column.name}" for column in BATCHES.columns)
@@ -334,16 +335,18 @@ class Intake:
         con.execute(f"create or replace temp table batch_row as select {casts}", values)
         adds = self.batches.write(con, "select * from batch_row", "batch")
         self.batches.commit(delta, adds, transaction=mark)
+        self._noted = report.batch_id
 
-    def finish_interrupted(self, con: duckdb.DuckDBPyConnection) -> None:
+    def finish_interrupted(self, con: duckdb.DuckDBPyConnection) -> DeltaTable:
         """Write the row of a batch whose events were committed by a process that died before it wrote the row.
 
-        Each load holds the lock until its row stands, so only the newest load can lack it.
+        Each load holds the lock until its row stands, so only the newest load can lack it. Returns the events table.
         """
         delta = self.events.open()
         report = last_batch(delta)
-        if report:
+        if report and report.batch_id != self._noted:
             self._note_batch(con, report)
+        return delta
 
     def report(self, con: duckdb.DuckDBPyConnection, batch_id: str) -> BatchReport | None:
         """What `batches` says of a batch, the newest row first; None if there is none."""

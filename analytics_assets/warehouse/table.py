@@ -140,7 +140,8 @@ class Table:
         return self.snapshot_of(self.open(version))
 
     def snapshot_of(self, delta: DeltaTable) -> Snapshot:
-        actions = pa.table(delta.get_add_actions(flatten=True))
+        # Not `pa.table`, which imports pandas (1.5 s) to look whether this is a data frame.
+        actions = pa.RecordBatchReader.from_stream(delta.get_add_actions(flatten=True)).read_all()
         names = set(actions.column_names)
         low, high = f"min.{self.spec.time_column}", f"max.{self.spec.time_column}"
         wanted = [name for name in ("path", "num_records", "size_bytes", low, high) if name in names]
