@@ -292,7 +292,7 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the helpers on a connection; text without a zone is read as UTC."""
     con.execute("set timezone = 'UTC'")
     try:
-        con.execute("select is_object('{}')")
+        con.execute("select is_object('{}')").fetchall()
     except duckdb.CatalogException:
         # Once a connection: making them takes 11 ms, which a stream of small files would pay for each.
         con.execute(";".join(f"create temp macro {head} as ({body})" for head, body in HELPERS.items()))
