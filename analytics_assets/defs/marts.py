@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.defs.metadata import column_lineage
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
+from analytics_assets.events.schema import EVENTS
 from analytics_assets.marts.project import Model, models
+from analytics_assets.sessions.tables import SESSIONS
 
 if TYPE_CHECKING:
     from analytics_assets.marts.build import TestResult
@@ -70,9 +73,21 @@ def marts(
         rows = {counted: rebuilt.rows[name]} if name in rebuilt.rows else {}
         yield dg.MaterializeResult(
             name,
-            metadata={**rows, "seconds": model.seconds, "events version": rebuilt.events_version},
+            metadata={
+                "dagster/column_lineage": _lineage(models()[name]),
+                **rows,
+                "seconds": model.seconds,
+                "events version": rebuilt.events_version,
+            },
             check_results=[_result(test) for test in verdicts.get(name, [])],
         )
+
+
+def _lineage(model: Model) -> dg.TableColumnLineage:
+    tables = {"events": EVENTS.column_names, "sessions": SESSIONS.column_names}
+    upstream = {name: tables[name] for name in model.sources if name in tables}
+    upstream |= {name: tuple(column.name for column in models()[name].columns) for name in model.refs}
+    return column_lineage([column.name for column in model.columns], upstream)
 
 
 def _result(test: "TestResult") -> dg.AssetCheckResult:

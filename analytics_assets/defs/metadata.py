@@ -1,7 +1,7 @@
 """What the UI shows of a table: columns with their meaning, counts, and small pictures drawn as SVG."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from html import escape
 
@@ -16,6 +16,19 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[dg.TableColumn(column.name, column.type.lower(), description=column.comment) for column in spec.columns]
     )
+
+
+def column_lineage(columns: Iterable[str], upstream: Mapping[str, Iterable[str]]) -> dg.TableColumnLineage:
+    """Columns that carry the name of an upstream column are made from it; of the others nothing is said.
+
+    `upstream` maps an asset's name to its columns. The house keeps one name for one thing from events to marts.
+    """
+    sources = {name: set(names) for name, names in upstream.items()}
+    found = {
+        column: [dg.TableColumnDep(asset_key=name, column_name=column) for name in sorted(sources) if column in sources[name]]
+        for column in columns
+    }
+    return dg.TableColumnLineage({column: deps for column, deps in found.items() if deps})
 
 
 def asset_spec(spec: TableSpec, *, group: str, kinds: set[str], owner: str, **arguments: object) -> dg.AssetSpec:

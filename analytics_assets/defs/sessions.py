@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import asset_spec, column_schema
+from analytics_assets.defs.metadata import asset_spec, column_lineage, column_schema
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
+from analytics_assets.events.schema import EVENTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 
 _KINDS = {"deltalake", "duckdb"}
@@ -33,10 +34,12 @@ def sessions(
     with duckdb.get_connection() as con:
         rebuilt = pipeline.get().rebuild_sessions(con, days_of(context))
     context.log.info(f"{len(rebuilt.days)} days: " + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items()))
-    for name, rows in rebuilt.rows.items():
+    for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS):
+        name, rows = spec.name, rebuilt.rows[spec.name]
         yield dg.MaterializeResult(
             name,
             metadata={
+                "dagster/column_lineage": column_lineage(spec.column_names, {"events": EVENTS.column_names}),
                 "dagster/partition_row_count": rows,
                 "days rebuilt": len(rebuilt.days),
                 "events version": rebuilt.events_version,
@@ -58,4 +61,5 @@ def users(pipeline: PipelineResource, duckdb: DuckDBResource, progress: dg.Resou
     progress.stage("users")
     with duckdb.get_connection() as con:
         rows = pipeline.get().rebuild_users(con)
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+    lineage = column_lineage(USERS.column_names, {"sessions": SESSIONS.column_names})
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "dagster/column_lineage": lineage})

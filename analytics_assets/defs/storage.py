@@ -6,6 +6,7 @@ seven assets took 85 s; as batches 5 s. Everything else is Dagster's own.
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(inst_data=inst_data, base_dir=str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs"))
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        assets = [event for event in events if event.dagster_event_type in ASSET_EVENTS]
-        for run_id in {event.run_id for event in assets}:
-            self._store_asset_events(run_id, [event for event in assets if event.run_id == run_id])
-        super().store_event_batch([event for event in events if event.dagster_event_type not in ASSET_EVENTS])
+        for (run_id, of_assets), together in groupby(events, key=_kind):
+            if of_assets:
+                self._store_asset_events(run_id, list(together))
+            else:
+                super().store_event_batch(list(together))
 
     def _store_asset_events(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
         rows = [self._event_to_row(event) for event in events]
@@ -50,7 +52,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             last: int = connection.execute(select(func.max(SqlEventLogStorageTable.c.id))).scalar_one()
             ids = range(last - len(rows) + 1, last + 1)
             self._store_asset_event_tags(connection, events, ids)
-            # Only the newest event of an asset decides what its summary row says.
-            newest = {event.get_dagster_event().asset_key: (event, key) for event, key in zip(events, ids, strict=True)}
-            for event, key in newest.values():
+            # Of each kind of event, only an asset's newest decides what its summary row says.
+            newest = {
+                (event.get_dagster_event().asset_key, event.dagster_event_type): (key, event)
+                for key, event in zip(ids, events, strict=True)
+            }
+            for key, event in sorted(newest.values(), key=lambda found: found[0]):
                 self._store_asset_event(connection, event, key)
+
+
+def _kind(event: EventLogEntry) -> tuple[str, bool]:
+    return event.run_id, event.dagster_event_type in ASSET_EVENTS

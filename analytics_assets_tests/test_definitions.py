@@ -1,0 +1,170 @@
+"""What Dagster sees when it loads the project: every asset described, every dbt test a gate, and nothing touched."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from analytics_assets.definitions import build_definitions
+from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.partitions import DAYS
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.marts.project import models
+from analytics_assets.marts.tables import mart_tables
+from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+from analytics_assets.settings import PROJECT, Settings
+from analytics_assets_tests.builders import a_config
+
+TABLES = {spec.name: spec for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, *mart_tables())}
+DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, *models()}
+LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_definitions()
+
+
+@pytest.fixture(scope="module")
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+
+
+def loading(**environment: str) -> "subprocess.CompletedProcess[str]":
+    """Definitions loaded by a process of their own, as Dagster's code server does."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD],
+        env={**os.environ, **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# Assets
+
+
+def test_the_definitions_load(definitions: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_every_asset_says_whose_and_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
+    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage"}
+    for name, spec in specs.items():
+        assert spec.description, name
+        assert spec.group_name not in (None, "default"), name
+        assert spec.kinds, name
+        assert spec.owners == ["team:data-platform"], name
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_an_asset_shows_the_columns_of_its_table(specs: dict[str, dg.AssetSpec], name: str) -> None:
+    shown = specs[name].metadata["dagster/column_schema"]
+    assert isinstance(shown, dg.TableSchema)
+    declared = [(column.name, column.type.lower()) for column in TABLES[name].columns]
+    assert [(column.name, column.type) for column in shown.columns] == declared
+    assert all(column.description for column in shown.columns)
+
+
+def test_a_range_of_days_is_one_run_from_sessions_to_marts(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    daily = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).partitions_def is not None}
+    assert daily == DAILY
+    for name in DAILY:
+        node = graph.get(dg.AssetKey(name))
+        assert node.partitions_def == DAYS
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_the_partitions_begin_with_the_first_day_that_an_event_may_carry_and_hold_today() -> None:
+    now = Settings.from_env().limits.events.earliest
+    assert DAYS.get_first_partition_key() == now
+    with dg.DagsterInstance.ephemeral():
+        from datetime import UTC, datetime
+
+        moment = datetime(2026, 3, 10, 0, 5, tzinfo=UTC)
+        assert DAYS.get_last_partition_key(current_time=moment) == "2026-03-10"
+
+
+# dbt
+
+
+def test_every_dbt_model_is_an_asset_with_its_lineage(specs: dict[str, dg.AssetSpec]) -> None:
+    read = {name: {dep.asset_key.to_user_string() for dep in specs[name].deps} for name in models()}
+    for name, model in models().items():
+        assert specs[name].group_name == model.layer
+        assert read[name] >= set(model.refs)
+    # What is read beside the models: `days` is no table of its own, `identities` are made with the sessions.
+    assert read["stg_events"] == {"events"}
+    assert read["stg_sessions"] == {"sessions"}
+    assert {name for deps in read.values() for name in deps} <= set(specs)
+
+
+def test_every_dbt_test_is_a_check_that_blocks_what_comes_after(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    declared = {(model.name, test.name): test.description for model in models().values() for test in model.tests}
+    found = {
+        (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key)
+        for key in graph.asset_check_keys
+        if key.asset_key.to_user_string() in models()
+    }
+    assert {key: spec.description for key, spec in found.items()} == declared
+    assert len(found) > len(mart_tables())
+    assert all(spec.blocking for spec in found.values())
+
+
+def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec]) -> None:
+    assert {dep.asset_key.to_user_string() for dep in specs["analytics_duckdb"].deps} == set(TABLES)
+
+
+# Automation
+
+
+def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) -> None:
+    assert {sensor.name for sensor in SENSORS} == {"landing", "waiting_days"}
+    for sensor in SENSORS:
+        assert definitions.get_sensor_def(sensor.name).default_status == dg.DefaultSensorStatus.RUNNING
+    assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
+    for schedule in SCHEDULES:
+        assert definitions.get_schedule_def(schedule.name).default_status == dg.DefaultScheduleStatus.RUNNING
+
+
+def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
+    chosen = {
+        name: {key.to_user_string() for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys}
+        for name in ("ingest", "refresh", "publish", "maintain")
+    }
+    assert chosen["ingest"] == {"events", "rejected_events", "batches"}
+    assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
+    assert chosen["publish"] == {"analytics_duckdb"}
+    assert chosen["maintain"] == {"compacted_events", "swept_storage"}
+
+
+# Loading
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "there" / "is" / "no" / "home"
+
+
+def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
+    loaded = loading(ANALYTICS_HOME=str(nowhere))
+    assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(nowhere: Path, tmp_path: Path) -> None:
+    config = a_config(tmp_path / "config")
+    (config / "limits.yaml").write_text("sessions:\n  inactivity_minutes: 30\n  longest_hours: a while\n")
+    loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
+    assert loaded.returncode != 0
+    assert loaded.stderr.splitlines()[-1].startswith(
+        "analytics_assets.settings.ConfigError: limits.yaml:3: sessions.longest_hours: "
+    )
