@@ -342,6 +342,7 @@ def sql(query: str, version: int | None, as_json: bool) -> int:
 
     from analytics_assets.warehouse.home import Home
     from analytics_assets.warehouse.publish import current_path, version_path
+    from analytics_assets.warehouse.spec import literal
 
     home = Home(settings().home)
     path = version_path(home, version) if version is not None else current_path(home)
@@ -350,10 +351,14 @@ def sql(query: str, version: int | None, as_json: bool) -> int:
         raise UserError(f"{missing}; see `analytics versions`" if version is not None else f"{missing}; run `analytics demo`")
     try:
         with duckdb.connect(str(path), read_only=True) as con:
-            # A query may read the published files and nothing else on this machine, and change nothing.
-            con.execute(f"set allowed_directories = ['{str(home.root).replace(chr(39), chr(39) * 2)}']")
+            # A query may read the files of the published tables and nothing else on this machine. A setting alone would
+            # also let COPY write there, so only SELECT (and what DuckDB turns into one: FROM, DESCRIBE, SUMMARIZE) runs.
+            con.execute(f"set allowed_directories = [{literal(str(home.warehouse))}]")
             con.execute("set enable_external_access = false")
             con.execute("set lock_configuration = true")
+            statements = con.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise UserError("one SELECT at a time: this command only reads")
             result = con.execute(query)
             names = [column[0] for column in result.description or []]
             rows = result.fetchall() if names else []
