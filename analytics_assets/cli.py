@@ -70,10 +70,13 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    """The error and what led to it. A cause that is raised again while its consequence is handled closes a circle."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def explain(error: BaseException) -> str:
@@ -334,8 +337,9 @@ def rejected_replay(reason: str | None, source: str | None, tenant: str | None, 
 @cli.command()
 @click.argument("query")
 @click.option("--version", type=int, help="A kept version instead of the current one.")
+@click.option("--rows", "most", type=click.IntRange(1), default=50, show_default=True, help="Rows to show; JSON has all.")
 @json_option
-def sql(query: str, version: int | None, as_json: bool) -> int:
+def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     """Run QUERY read-only on the published DuckDB."""
     import duckdb
     from rich.text import Text
@@ -361,18 +365,19 @@ def sql(query: str, version: int | None, as_json: bool) -> int:
                 raise UserError("one SELECT at a time: this command only reads")
             result = con.execute(query)
             names = [column[0] for column in result.description or []]
-            rows = result.fetchall() if names else []
+            rows = result.fetchall() if as_json else result.fetchmany(most + 1)
     except duckdb.Error as error:
         raise UserError(str(error).split("\n\n")[0].replace("\n", " ")) from error
     if as_json:
         echo_json([dict(zip(names, row, strict=True)) for row in rows])
         return DONE
     table = rich_table(*names)
-    for row in rows:
+    for row in rows[:most]:
         # Text, since rich would take square brackets in values for its own markup.
         table.add_row(*(Text("" if value is None else _shown(value)) for value in row))
     show(table)
-    click.echo(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}", err=True)
+    more = f"the first {most:,} rows; --rows shows more, --json all" if len(rows) > most else ""
+    click.echo(more or f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}", err=True)
     return DONE
 
 

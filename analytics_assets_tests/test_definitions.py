@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -83,13 +84,9 @@ def test_a_range_of_days_is_one_run_from_sessions_to_marts(definitions: dg.Defin
 
 
 def test_the_partitions_begin_with_the_first_day_that_an_event_may_carry_and_hold_today() -> None:
-    now = Settings.from_env().limits.events.earliest
-    assert DAYS.get_first_partition_key() == now
-    with dg.DagsterInstance.ephemeral():
-        from datetime import UTC, datetime
-
-        moment = datetime(2026, 3, 10, 0, 5, tzinfo=UTC)
-        assert DAYS.get_last_partition_key(current_time=moment) == "2026-03-10"
+    morning = datetime.fromisoformat("2026-03-10 00:05:00+00:00")
+    days = DAYS.get_partition_keys(current_time=morning)
+    assert (days[0], days[-1]) == (Settings.from_env().limits.events.earliest, "2026-03-10")
 
 
 # dbt
@@ -101,7 +98,7 @@ def test_every_dbt_model_is_an_asset_with_its_lineage(specs: dict[str, dg.AssetS
         assert specs[name].group_name == model.layer
         assert read[name] >= set(model.refs)
     # What is read beside the models: `days` is no table of its own, `identities` are made with the sessions.
-    assert read["stg_events"] == {"events"}
+    assert read["stg_events"] == {"events", "sessions"}
     assert read["stg_sessions"] == {"sessions"}
     assert {name for deps in read.values() for name in deps} <= set(specs)
 
@@ -128,11 +125,11 @@ def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec])
 
 def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) -> None:
     assert {sensor.name for sensor in SENSORS} == {"landing", "waiting_days"}
-    for sensor in SENSORS:
-        assert definitions.get_sensor_def(sensor.name).default_status == dg.DefaultSensorStatus.RUNNING
+    assert list(definitions.sensors or []) == SENSORS
+    assert {sensor.default_status for sensor in SENSORS} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    for schedule in SCHEDULES:
-        assert definitions.get_schedule_def(schedule.name).default_status == dg.DefaultScheduleStatus.RUNNING
+    assert list(definitions.schedules or []) == SCHEDULES
+    assert {schedule.default_status for schedule in SCHEDULES} == {dg.DefaultScheduleStatus.RUNNING}
 
 
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from analytics_assets.defs.instance import end_dead_runs
 from analytics_assets.defs.jobs import ingest, maintain, refresh
 from analytics_assets.defs.partitions import range_tags
 from analytics_assets.defs.resources import PipelineResource
@@ -18,7 +19,8 @@ _BUSY = [
 
 
 def busy(instance: dg.DagsterInstance, job: str) -> bool:
-    """Whether a run of `job` is waiting or going."""
+    """Whether a run of `job` is waiting or going. A run whose command was killed is neither."""
+    end_dead_runs(instance)
     return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_BUSY), limit=1))
 
 

@@ -20,9 +20,37 @@ def configure(folder: Path) -> Path:
     return folder
 
 
+# Runs inside a command carry its process id: nobody else would notice that they died.
+PROCESS_TAG = "analytics/process"
+_GOING = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+
+
+def end_dead_runs(instance: "dg.DagsterInstance") -> None:
+    """Mark runs as failed whose command was killed; what they had committed stands, and the next run goes on from it."""
+    import dagster as dg
+
+    going = dg.RunsFilter(statuses=[dg.DagsterRunStatus[name] for name in _GOING])
+    for run in instance.get_runs(going):
+        process = run.tags.get(PROCESS_TAG)
+        if process and not _alive(int(process)):
+            instance.report_run_failed(run, f"process {process} is gone")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def open_instance(settings: Settings) -> "dg.DagsterInstance":
     """The instance that the UI of this data home shows."""
     import dagster as dg
 
     os.environ["DAGSTER_HOME"] = str(configure(Home(settings.home).dagster))
-    return dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.get()
+    end_dead_runs(instance)
+    return instance

@@ -35,7 +35,6 @@ class IntakeConfig(dg.Config):
         asset_spec(REJECTED, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
         asset_spec(BATCHES, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
     ],
-    pool="intake",
 )
 def intake(
     context: dg.AssetExecutionContext,

@@ -48,7 +48,6 @@ def _check(test: str, model: str, description: str) -> dg.AssetCheckSpec:
     check_specs=[_check(test.name, test.model, test.description) for model in models().values() for test in model.tests],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
-    pool="rebuild",
 )
 def marts(
     context: dg.AssetExecutionContext,

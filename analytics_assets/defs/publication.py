@@ -27,7 +27,6 @@ class PublishConfig(dg.Config):
     kinds={"duckdb"},
     owners=[OWNER],
     tags={"reader": "analysts"},
-    pool="publish",
 )
 def analytics_duckdb(
     context: dg.AssetExecutionContext,

@@ -1,5 +1,6 @@
 """Runs jobs in this process, on the instance that the UI shows: what the `analytics` command starts is seen there."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from analytics_assets.definitions import build_definitions
-from analytics_assets.defs.instance import open_instance
+from analytics_assets.defs.instance import PROCESS_TAG, open_instance
 from analytics_assets.settings import Settings, UserError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -28,7 +29,10 @@ class Jobs:
         """Run a job to its end. A failed step raises what the step raised."""
         config = {**_QUIET, "ops": {name: {"config": dict(values)} for name, values in (ops or {}).items()}}
         result = self._definitions.resolve_job_def(job).execute_in_process(
-            run_config=config, instance=self._instance, tags=dict(tags or {}), raise_on_error=True
+            run_config=config,
+            instance=self._instance,
+            tags={**(tags or {}), PROCESS_TAG: str(os.getpid())},
+            raise_on_error=True,
         )
         for verdict in result.get_asset_check_evaluations():
             if not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:

@@ -22,7 +22,6 @@ _KINDS = {"deltalake", "duckdb"}
     ],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
-    pool="rebuild",
 )
 def sessions(
     context: dg.AssetExecutionContext,
@@ -55,7 +54,6 @@ def sessions(
     kinds=_KINDS,
     owners=[OWNER],
     metadata={"dagster/column_schema": column_schema(USERS)},
-    pool="rebuild",
 )
 def users(pipeline: PipelineResource, duckdb: DuckDBResource, progress: dg.ResourceParam[Progress]) -> dg.MaterializeResult:
     progress.stage("users")

@@ -1,0 +1,302 @@
+"""The `analytics` command on a small data home, as people and scripts call it: answers, exit codes, one-line errors."""
+
+import io
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics_assets.cli import DONE, FAILED, REFUSED, SET_ASIDE, USAGE, causes, explain, main
+from analytics_assets.settings import PROJECT, UserError
+from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The error, which must be one line on standard error and nothing else."""
+        lines = [line for line in self.err.splitlines() if line.startswith("analytics: ")]
+        assert self.out == ""
+        assert len(lines) == 1 and self.err.endswith(lines[0] + "\n")
+        assert "Traceback" not in self.err
+        return lines[0].removeprefix("analytics: ")
+
+
+def analytics(*arguments: object) -> Answer:
+    """The command within this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    assert isinstance(left.value.code, int)
+    return Answer(left.value.code, out.getvalue(), err.getvalue())
+
+
+@dataclass
+class Shop:
+    """A data home with one file ingested by the command, and what the command answered."""
+
+    home: DataHome
+    file: Path
+    first: Answer
+
+    @property
+    def version(self) -> int:
+        return analytics("status", "--json").json["version"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Tests share this home; one that publishes compares with the version it found."""
+    with a_data_home(tmp_path_factory.mktemp("cli")) as home:
+        calls = [a_call("m1"), a_call("m2", day="2025-03-11"), a_call("m1"), a_call("m3", type="dance")]
+        file = home.file("calls.ndjson", calls)
+        yield Shop(home, file, analytics("ingest", file, "--source", "segment", "--tenant", "acme"))
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path) -> Iterator[DataHome]:
+    with a_data_home(tmp_path) as home:
+        yield home
+
+
+# ingest
+
+
+def test_ingest_shows_what_became_of_the_file_and_publishes(shop: Shop) -> None:
+    assert shop.first.code == DONE
+    (line,) = [line for line in shop.first.out.splitlines() if "calls.ndjson" in line]
+    assert line.split()[:7] == ["calls.ndjson", "segment", "acme", "4", "1", "1", "2"]
+    assert line.rstrip().endswith("1 unknown_type")
+    assert "rebuilding 2025-03-10 to 2025-03-11" in shop.first.err
+    rows = analytics("sql", "select date, revenue from revenue_daily order by 1", "--json").json
+    assert rows == [{"date": "2025-03-10", "revenue": "10.0000"}, {"date": "2025-03-11", "revenue": "10.0000"}]
+
+
+def test_the_same_file_again_changes_nothing_and_says_so(shop: Shop) -> None:
+    before = shop.version
+    again = analytics("ingest", shop.file, "--source", "segment", "--tenant", "acme", "--json")
+    assert again.code == DONE
+    (batch,) = again.json["batches"]
+    assert batch["known_before"] is True
+    assert [batch[name] for name in ("received", "rejected", "duplicates", "events")] == [4, 1, 3, 0]
+    assert shop.version == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--source", "nothing", "--tenant", "acme"), "there is no source 'nothing'; declared are canonical, "),
+        (("--source", "segment", "--tenant", "nobody"), "tenant 'nobody' is not declared; add it to "),
+    ],
+)
+def test_an_unknown_source_or_tenant_is_one_line(shop: Shop, arguments: tuple[str, ...], error: str) -> None:
+    answer = analytics("ingest", shop.home.file("more.ndjson", [a_call("m5")]), *arguments)
+    assert answer.code == FAILED
+    assert answer.error.startswith(error)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("ingest", "/there/is/nothing", "--source", "segment"), ("ingest", PROJECT), ("sql",), ("unheard-of",)]
+)
+def test_wrong_usage_has_its_own_code(shop: Shop, arguments: tuple[object, ...]) -> None:
+    answer = analytics(*arguments)
+    assert (answer.code, answer.out) == (USAGE, "")
+    assert "Error: " in answer.err and "Traceback" not in answer.err
+
+
+# Looking
+
+
+def test_status_tells_people_and_scripts_the_same(shop: Shop) -> None:
+    shown, state = analytics("status").out, analytics("status", "--json").json
+    assert f"version {state['version']} published" in shown
+    assert "nothing waits" in shown
+    assert (state["days_waiting"], state["files_waiting"], state["held"]) == (0, 0, None)
+    assert [tenant["tenant"] for tenant in state["tenants"]] == ["acme"]
+    rows = {line["table"]: line["rows"] for line in state["tables"]}
+    assert rows["events"] == state["tenants"][0]["events"]
+    assert state["rejected"]["unknown_type"] == rows["rejected_events"]
+
+
+def test_status_names_what_waits_and_what_cannot_be_taken(shop: Shop) -> None:
+    file = shop.home.land("a.ndjson", [a_call()], tenant="nobody")
+    assert "not taken: landing/nobody/a.ndjson: tenant 'nobody' is not declared in tenants.yaml" in analytics("status").out
+    file.unlink()
+
+
+def test_an_empty_home_says_what_to_do(empty_home: DataHome) -> None:
+    assert analytics("status").out.startswith("nothing is published in ")
+    assert analytics("status", "--json").json["version"] is None
+    assert analytics("rejected", "list").out == "no rejected records\n"
+    assert analytics("rejected", "replay").out == "no rejected records match\n"
+    for command in (("versions",), ("rollback",), ("sql", "select 1")):
+        answer = analytics(*command)
+        assert answer.code == FAILED
+        assert answer.error.startswith("nothing is published yet; run `analytics demo`")
+
+
+# sql
+
+
+def test_sql_shows_a_table_and_counts_on_standard_error(shop: Shop) -> None:
+    answer = analytics("sql", "select 'a [b] c' as text, [1, 2] as list, null as nothing")
+    assert (answer.code, answer.err) == (DONE, "1 row\n")
+    assert "a [b] c" in answer.out and "[1, 2]" in answer.out
+
+
+def test_sql_reads_a_kept_version(shop: Shop) -> None:
+    count = "select count(*) as n from events"
+    assert analytics("sql", count, "--version", "1", "--json").json == [{"n": 2}]
+    assert analytics("sql", count, "--version", "99").error == "version 99 is not kept; see `analytics versions`"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "delete from events_daily",
+        "create table mine as select 1",
+        "select * from read_csv('/etc/passwd')",
+        "select * from read_text('/etc/hostname')",
+        "copy (select 1) to '/tmp/analytics-cli-test.csv'",
+        "attach '/tmp/analytics-cli-test.duckdb' as other",
+        "set enable_external_access = true",
+        "install httpfs",
+        "select broken from nowhere",
+        "this is no SQL",
+    ],
+)
+def test_sql_neither_writes_nor_leaves_the_home(shop: Shop, query: str) -> None:
+    answer = analytics("sql", query)
+    assert answer.code == FAILED
+    assert answer.error
+
+
+def test_sql_cannot_write_into_the_home_either(shop: Shop) -> None:
+    target = shop.home.root / "written.csv"
+    answer = analytics("sql", f"copy (select 1) to '{target}'")
+    assert not target.exists()
+    assert answer.code == FAILED
+
+
+# What is published when
+
+
+def test_a_folder_is_loaded_file_by_file_an_unreadable_one_set_aside_and_nothing_published_unasked(shop: Shop) -> None:
+    before = shop.version
+    folder = shop.home.file("folder/b.ndjson", [a_call("m4", day="2025-03-12")]).parent
+    shop.home.file("folder/a.ndjson", [a_call("m4", day="2025-03-12"), a_call("m1")])
+    shop.home.file("folder/.hidden.ndjson", [a_call("m9")])
+    (folder / "c.parquet").write_bytes(b"PAR1 and nothing else")
+    answer = analytics("ingest", folder, "--source", "segment", "--tenant", "acme", "--no-publish", "--json")
+    assert answer.code == SET_ASIDE
+    batches = [(batch["file"], batch["status"], batch["duplicates"], batch["events"]) for batch in answer.json["batches"]]
+    assert batches == [("a.ndjson", "loaded", 1, 1), ("b.ndjson", "loaded", 1, 0), ("c.parquet", "set_aside", 0, 0)]
+    (line,) = [line for line in answer.err.splitlines() if line.startswith("analytics: ")]
+    assert line == f"analytics: c.parquet was set aside: {answer.json['batches'][2]['reason']}"
+    assert (folder / "c.parquet").exists()
+    assert shop.version == before
+    assert "waiting: 1 day to rebuild" in analytics("status").out
+
+
+def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop) -> None:
+    publish = ("ingest", shop.home.file("held.ndjson", [a_call("m7", day="2025-03-13")]), "--source", "segment")
+    analytics("ingest", shop.home.file("second.ndjson", [a_call("m6")]), "--source", "segment", "--tenant", "acme")
+    newest = shop.version
+    assert newest > 1
+    back = analytics("rollback", "--reason", "a wrong price", "--json")
+    assert (back.code, back.json) == (DONE, {"version": newest - 1, "held": True})
+    assert "publishing is held since a rollback (a wrong price)" in analytics("status").out
+    assert analytics("rollback", newest - 1).error == f"version {newest - 1} is the one that readers see already"
+    assert analytics("rollback", 99).error.startswith("version 99 is not kept; choose one of 1")
+
+    refused = analytics(*publish, "--tenant", "acme")
+    assert refused.code == REFUSED
+    assert "publishing is held since a rollback (a wrong price)" in refused.error
+    assert shop.version == newest - 1
+
+    released = analytics("publish", "--json")
+    assert (released.code, released.json) == (DONE, {"version": newest + 1, "changed": True})
+    assert analytics("sql", "select count(*) as n from events where message_id = 'm7'", "--json").json == [{"n": 1}]
+    assert analytics("publish").out == f"nothing changed: version {newest + 1} stays\n"
+
+    told = analytics("versions", "--json").json
+    assert told["current"] == newest + 1
+    assert {newest, newest + 1} <= set(told["kept"])
+    assert [entry["action"] for entry in told["history"]][-2:] == ["rollback", "publish"]
+    shown = analytics("versions").out
+    assert f"rollback from {newest}: a wrong price" in shown
+    (marked,) = [line for line in shown.splitlines() if line.strip().startswith("->")]
+    assert marked.split()[1] == str(newest + 1)
+
+
+# Rejected records
+
+
+def test_rejected_records_are_replayed_after_a_tenant_was_added(shop: Shop) -> None:
+    call = {"tenant_id": "initech", "message_id": "m8", "event": "Order Completed", "timestamp": "2025-03-14 10:00:00"}
+    loaded = analytics("ingest", shop.home.file("canonical.ndjson", [call]), "--source", "canonical", "--json")
+    assert loaded.json["batches"][0]["rejected_by_reason"] == '{"unknown_tenant": 1}'
+
+    told = analytics("rejected", "list", "--tenant", "initech", "--rows", "5", "--json").json
+    assert [(line["source"], line["reason"], line["records"]) for line in told["counts"]] == [
+        ("canonical", "unknown_tenant", 1)
+    ]
+    assert json.loads(told["records"][0]["raw"]) == call
+    shown = analytics("rejected", "list", "--rows", "5").out
+    assert "unknown_type" in shown and "unknown_tenant: {" in shown
+
+    replay = ("rejected", "replay", "--reason", "unknown_tenant")
+    (unchanged,) = analytics(*replay, "--json").json["batches"]
+    assert (unchanged["events"], unchanged["rejected"]) == (0, 1)
+
+    declare(shop.home.settings.config, ["acme", "globex", "initech"])
+    dry = analytics(*replay)
+    assert dry.out.endswith("nothing was changed; run again with --apply to do it\n")
+    assert analytics("rejected", "list", "--tenant", "initech", "--json").json["counts"] == told["counts"]
+
+    before = shop.version
+    applied = analytics(*replay, "--apply", "--json")
+    assert (applied.code, applied.json["applied"]) == (DONE, True)
+    assert [batch["events"] for batch in applied.json["batches"]] == [1]
+    assert shop.version == before + 1
+    assert analytics("rejected", "list", "--tenant", "initech").out == "no rejected records\n"
+    assert analytics("sql", "select tenant_id as t from events where message_id = 'm8'", "--json").json == [{"t": "initech"}]
+
+
+# Errors
+
+
+def test_an_error_whose_causes_form_a_circle_is_explained() -> None:
+    """Dagster raises a step's error anew while it handles its own, which makes each the context of the other."""
+    step, run = UserError("the cure"), RuntimeError("the run failed")
+    step.__context__, run.__cause__ = run, step
+    assert (list(causes(run)), explain(run), explain(step)) == ([run, step], "the cure", "the cure")
+
+
+def test_an_error_is_one_line_and_debug_shows_the_rest(shop: Shop) -> None:
+    def process(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "analytics_assets.cli", *arguments]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+    said = process("sql", "select no_such_column from events")
+    assert (said.returncode, said.stdout) == (FAILED, "")
+    assert said.stderr.startswith("analytics: ") and said.stderr.count("\n") == 1
+    said = process("--debug", "sql", "select no_such_column from events")
+    assert said.returncode == FAILED
+    assert "Traceback (most recent call last)" in said.stderr
