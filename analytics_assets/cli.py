@@ -141,10 +141,9 @@ def ingest(path: Path, source: str, tenant: str | None, publish: bool, as_json: 
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".") if path.is_dir() else [path]
     with running(settings()) as jobs:
         reports = [jobs.ingest(file, source, tenant) for file in files]
-        if publish and any(report.events for report in reports):
+        # Also where nothing is new: a run that was killed may have left days to rebuild.
+        if publish and any(report.status != "set_aside" for report in reports):
             jobs.refresh()
-        elif publish and any(report.status != "set_aside" for report in reports):
-            jobs.publish_if_built()
     if as_json:
         echo_json({"batches": [{**report.as_row(), "known_before": report.known_before} for report in reports]})
     else:

@@ -51,7 +51,7 @@ class Runner:
             first, last = days.first, days.last
             self._note(f"rebuilding {first}" + (f" to {last}" if last != first else ""))
             self._jobs.run("refresh", ops=config, tags=range_tags(days))
-        if not found:
+        if not found and self._stages.last_rebuild() is not None:
             self.publish_if_built(release)
         return current_version(self._stages.home) != before
 

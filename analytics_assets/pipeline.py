@@ -5,6 +5,7 @@ committed, commits what it made, and can be killed and run again.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -212,6 +213,8 @@ class Pipeline:
     def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
         """Rebuild sessions, page views and runaways of `days` (and of days their sessions reach into), and identities."""
         rules, dense = self.settings.limits.sessions, self.settings.limits.storage.dense_day_rows
+        with self.home.lock(INTAKE_LOCK):
+            self.intake.finish_interrupted(con)
         with self.home.lock(REBUILD_LOCK):
             events = self.table(EVENTS).snapshot()
             low, high = window(days, rules)
@@ -265,10 +268,17 @@ class Pipeline:
 
     def built_version(self) -> int:
         """The version of events that the sessions were last built from."""
+        version = self.last_rebuild()
+        if version is None:
+            raise UserError("no sessions are built yet; run `analytics ingest` or `analytics demo` first")
+        return version
+
+    def last_rebuild(self) -> int | None:
+        """The version of events that the sessions were last built from; None before the first build."""
         for entry in self.table(IDENTITIES).open().history(20):
             if "events_version" in entry:
                 return int(entry["events_version"])
-        raise UserError("no sessions are built yet; run `analytics ingest` or `analytics demo` first")
+        return None
 
     def _make_work_db(self, path: Path, days: Sequence[date], version: int) -> None:
         """The private database that dbt works in: views over exactly the files of one version."""
@@ -305,7 +315,9 @@ class Pipeline:
         """Remove files that no kept version names; returns (files, bytes)."""
         with self.home.lock(INTAKE_LOCK), self.home.lock(REBUILD_LOCK), self.home.lock(PUBLISH_LOCK):
             self.intake.finish_interrupted(con)
-            return sweep(self.home, self.specs)
+            # The next publish shows events as of the last rebuild, whatever was loaded since.
+            needed = self.last_rebuild()
+            return sweep(self.home, self.specs, {EVENTS.name: {needed}} if needed is not None else {})
 
     @property
     def specs(self) -> list[TableSpec]:
@@ -404,6 +416,7 @@ def file_digest(path: Path, source: str, tenant: str | None) -> str:
 def move_into(folder: Path, path: Path, name: str) -> Path:
     """Move `path` into `folder` as `name`, over an equal file that a killed run left."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / name
+    # Names are bounded in bytes; the reason beside a file set aside needs room too.
+    target = folder / os.fsdecode(os.fsencode(name)[-200:] if len(os.fsencode(name)) > 200 else os.fsencode(name))
     shutil.move(str(path), str(target))
     return target

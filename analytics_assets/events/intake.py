@@ -6,6 +6,7 @@ does nothing, and a load that was killed leaves nothing but files that no versio
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -430,4 +431,6 @@ def utc_now() -> datetime:
 
 
 def file_batch(path: Path, digest: str, source: str, tenant: str | None, now: datetime, lookback: timedelta) -> Batch:
-    return Batch(digest, source, tenant, path.name, path.stat().st_size, now, lookback)
+    # A name need not be UTF-8; what cannot be stored would fail after the events are committed.
+    name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    return Batch(digest, source, tenant, name, path.stat().st_size, now, lookback)

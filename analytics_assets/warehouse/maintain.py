@@ -4,7 +4,7 @@ Both keep every version that is still published readable, and neither changes a 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from analytics_assets.warehouse.home import Home
-from analytics_assets.warehouse.publish import version_path, versions
+from analytics_assets.warehouse.publish import history, version_path, versions
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import DataFile, Snapshot, Table
 
@@ -66,11 +66,16 @@ def kept_versions(home: Home) -> dict[str, set[int]]:
         with duckdb.connect(str(version_path(home, number)), read_only=True) as con:
             for name, version in con.execute('select "table", table_version from published_tables').fetchall():
                 kept.setdefault(name, set()).add(version)
+    # The history also names what a view reads besides its own table.
+    for entry in history(home):
+        if entry["action"] == "publish" and entry["version"] in versions(home):
+            for name, version in entry["table_versions"].items():
+                kept.setdefault(name, set()).add(version)
     return kept
 
 
-def sweep(home: Home, specs: Sequence[TableSpec]) -> tuple[int, int]:
-    """Remove files that neither the present nor a kept published version names; returns (files, bytes) removed.
+def sweep(home: Home, specs: Sequence[TableSpec], needed: Mapping[str, set[int]] | None = None) -> tuple[int, int]:
+    """Remove files that neither the present, a kept published nor a `needed` version names; returns (files, bytes).
 
     Callers hold the locks of all writers: a file that is written but not yet committed looks like an orphan.
     """
@@ -78,7 +83,7 @@ def sweep(home: Home, specs: Sequence[TableSpec]) -> tuple[int, int]:
     for spec in specs:
         table = Table(home.warehouse, spec)
         delta = table.open()
-        wanted = sorted(kept.get(spec.name, set()) - {delta.version()})
+        wanted = sorted((kept.get(spec.name, set()) | (needed or {}).get(spec.name, set())) - {delta.version()})
         vacuum = partial(
             delta.vacuum, retention_hours=0, enforce_retention_duration=False, full=True, keep_versions=wanted or None
         )
