@@ -416,7 +416,7 @@ def file_digest(path: Path, source: str, tenant: str | None) -> str:
 def move_into(folder: Path, path: Path, name: str) -> Path:
     """Move `path` into `folder` as `name`, over an equal file that a killed run left."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Names are bounded in bytes; the reason beside a file set aside needs room too.
-    target = folder / os.fsdecode(os.fsencode(name)[-200:] if len(os.fsencode(name)) > 200 else os.fsencode(name))
+    # Names are bounded in bytes. The end is cut: the batch id in front keeps two long names apart.
+    target = folder / os.fsdecode(os.fsencode(name)[:200])
     shutil.move(str(path), str(target))
     return target
