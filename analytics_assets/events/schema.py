@@ -18,7 +18,7 @@ SOURCE_COLUMNS: tuple[Column, ...] = (
     Column("received_at", "TIMESTAMP", "When the collector received it (UTC); the time of loading if the source is silent."),
     Column("properties", "VARCHAR", "What the sender said about it: a JSON object."),
     Column("context", "VARCHAR", "Surroundings (library, page, campaign, device): a JSON object."),
-    Column("revenue", "DECIMAL(18,4)", "Money the event brings, negative for a return, in `currency`."),
+    Column("revenue", "DECIMAL(18,4)", "Money the event brings, negative for a return, in `currency`; rounded to 4 decimals."),
     Column("quantity", "BIGINT", "Pieces sold, negative for a return."),
     Column("currency", "VARCHAR", "ISO 4217 code of `revenue`."),
     Column("order_id", "VARCHAR", "Order or invoice the event belongs to."),

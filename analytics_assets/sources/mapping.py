@@ -32,6 +32,8 @@ TYPES = {
 }
 # What an expression may use beside the declared columns: a digest of all of them, and a JSON object of all others.
 VIRTUAL = {"line_digest": "VARCHAR", "extra_columns": "JSON"}
+# An id of blanks and zero-width characters is no id; all others are kept to the letter, blanks around them too.
+IDS = ("tenant_id", "message_id", "user_id", "anonymous_id", "session_id")
 _CANONICAL = {column.name: column.type for column in SOURCE_COLUMNS}
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
 _NESTED = ("STRUCT", "TUPLE", "MAP", "UNION")
@@ -46,6 +48,8 @@ def _nested(depth: int) -> str:
     return f"(?:{pattern})*"
 
 
+# Beyond these years arithmetic on times can overflow.
+_FIRST_TIME, _LAST_TIME = "timestamp '0001-01-01'", "timestamp '9999-12-31 23:59:59.999999'"
 # DuckDB reads more than JSON (NaN, Infinity) and a cast to TIMESTAMP drops the offset in silence: hence these.
 # Patterns are costly, so each stands behind a cheap test that nearly all text fails; only `case` keeps that order.
 HELPERS = {
@@ -55,10 +59,14 @@ HELPERS = {
     "first_of(v)": "case json_type(v) when 'ARRAY' then v -> '$[0]' else v end",
     "as_bigint(v)": r"case when regexp_full_match(v, '\s*[+-]?[0-9]+(\.0*)?\s*') then try_cast(v as bigint) end",
     "as_double(v)": "case when isfinite(try_cast(v as double)) then try_cast(v as double) end",
+    # Money is rounded to four decimals, halves away from zero; the price of a piece only once it is multiplied.
     "as_decimal(v)": "try_cast(v as decimal(18,4))",
-    # Beyond these years arithmetic on times can overflow.
-    "as_time(v)": "timezone('UTC', case when try_cast(v as timestamptz) between timestamptz '0001-01-01 00:00:00+00' "
-    "and timestamptz '9999-12-31 23:59:59.999999+00' then try_cast(v as timestamptz) end)",
+    "as_price(v)": "try_cast(v as decimal(18,8))",
+    # Nearly all text begins with a visible letter of ASCII.
+    "unless_blank(v)": "case when v between '!' and '~' then v "
+    r"when regexp_full_match(v, '[\s\v\p{Z}\p{Cf}]*') then null else v end",
+    "as_time(v)": f"case when timezone('UTC', try_cast(v as timestamptz)) between {_FIRST_TIME} and {_LAST_TIME} "
+    "then timezone('UTC', try_cast(v as timestamptz)) end",
     "without_strings(v)": r"""regexp_replace(v, '"(?:[^"\\]|\\.)*"', '', 'g')""",
     # The nine pairs and triples cover every spelling of nan and inf that can be read, at a third of the pattern's cost.
     "has_nan(v)": "case when "
@@ -321,11 +329,53 @@ def mapped_select(source: Source, records: Records, tenant: str | None, received
     # `coalesce`, since a CASE would judge twice: once to ask and once to answer.
     reason = f"coalesce(__reason, case {' '.join(whens)} end)" if whens else "__reason"
     computed = ", ".join(f"{value} as {identifier('__field:' + name)}" for name, value in fields.items())
-    columns = ", ".join(f"{identifier('__field:' + name)} as {identifier(name)}" for name in fields)
+    columns = ", ".join(f"{unless_blank(name, identifier('__field:' + name))} as {identifier(name)}" for name in fields)
     # A level for each step: written in one, a value would be computed again wherever it is judged or used.
     typed = f"select *, {', '.join(values)} from {records.sql}"
     judged = f"select *, {wrong_type} as __reason, {digest} as line_digest, {extra} as extra_columns from ({typed})"
     return f"select __rn::bigint as rn, {columns}, {reason} as reason, __raw as raw from (select *, {computed} from ({judged}))"
+
+
+def unless_blank(name: str, sql: str) -> str:
+    """SQL for a canonical column: an id without anything to see is missing."""
+    return f"unless_blank({sql})" if name in IDS else sql
+
+
+def found_columns(source: Source, cells: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Declared columns that a file has, with the file's own names, which may differ in case."""
+    by_name = {name.casefold(): name for name in cells}
+    return {name: by_name[name.casefold()] for name in source.columns if name.casefold() in by_name}
+
+
+def kept_row(source: Source, cells: Mapping[str, tuple[str, str]]) -> str:
+    """SQL for a row of typed cells (SQL and DuckDB type by name) as JSON that is judged, read as NDJSON, like the row."""
+    found = found_columns(source, cells)
+    declared = {name: _kept_cell(source.columns[name].type, *cells[own]) for name, own in found.items()}
+    extra = {
+        name: f"embedded({sql})" if type_ == "VARCHAR" else sql
+        for name, (sql, type_) in cells.items()
+        if name not in found.values()
+    }
+    return f"to_json({struct(declared | extra)})::varchar"
+
+
+def _kept_cell(declared: str, sql: str, type_: str) -> str:
+    """SQL for a member of `kept_row`: text where a JSON value would be read as something else."""
+    if declared == "text" and type_ == "BLOB":
+        # Bytes that are no text are no text as an object either.
+        return (
+            f"case when {sql} is null then null when try(decode({sql})) is null "
+            f"then to_json({{'base64': to_base64({sql})}}) else to_json(decode({sql})) end"
+        )
+    if type_ == "JSON":
+        return f"{sql}::varchar" if declared == "json" else sql
+    if declared in ("text", "json"):
+        return sql if type_ == "VARCHAR" else f"{_converted(declared, Cell(sql, type_))}::varchar"
+    if declared == "bigint" and type_ in ("DOUBLE", "FLOAT"):
+        whole = f"case when {sql} = trunc({sql}) then try_cast({sql} as bigint) end"
+        return f"case when ({whole}) is null then to_json({sql}) else to_json({whole}) end"
+    # A number of JSON is a double to most who read it.
+    return f"{sql}::varchar" if type_.startswith("DECIMAL") or type_ in ("HUGEINT", "UHUGEINT", "UBIGINT") else sql
 
 
 def absent_fields(source: Source, records: Records) -> frozenset[str]:
@@ -364,7 +414,8 @@ def _fields(source: Source, records: Records, tenant: str | None, received_at: d
             faults.append(f"when not {judged} then {literal('wrong_type:' + name)}")
     if tenant is not None:
         if "tenant_id" in source.fields:
-            faults.append(f"when {fields['tenant_id']} <> {literal(tenant)} then 'tenant_mismatch'")
+            named = unless_blank("tenant_id", fields["tenant_id"])
+            faults.append(f"when {named} <> {literal(tenant)} then 'tenant_mismatch'")
         fields["tenant_id"] = literal(tenant)
     fields["received_at"] = f"coalesce({fields['received_at']}, {moment(received_at)})"
     return fields, faults
@@ -388,7 +439,9 @@ def _converted(declared: str, cell: Cell) -> str:
         return _from_text(declared, value)
     if type_ == "json":
         if declared == "json":
-            return f"case when {cell.kind} = 'VARCHAR' then embedded({value}) when not has_nan({value}) then {value}::json end"
+            # Text in it must be JSON, as in the other formats.
+            text = _from_text(declared, value)
+            return f"case when {cell.kind} = 'VARCHAR' then {text} when not has_nan({value}) then {value}::json end"
         scalar = f"case when {cell.kind} not in ('OBJECT', 'ARRAY') then {value} end"
         return scalar if declared == "text" else _from_text(declared, f"({scalar})")
     if type_ == target:
@@ -411,10 +464,13 @@ def _converted(declared: str, cell: Cell) -> str:
 
 def _mismatch(name: str, declared: str, cell: Cell) -> str | None:
     """The condition, over the cell and its converted value, under which the cell holds something else."""
+    if declared == "timestamp" and cell.type in (*_TIMES, "TIMESTAMP WITH TIME ZONE"):
+        return f"{cell.sql} is not null and coalesce({identifier(name)} not between {_FIRST_TIME} and {_LAST_TIME}, true)"
     if declared == "double" and cell.type == "DOUBLE":
         return f"not isfinite({cell.sql})"
-    if declared == "json" and cell.type in ("VARCHAR", "JSON"):
-        return f"{cell.sql} is not null and not is_json({cell.sql})"
+    if declared == "json" and cell.type not in ("text", "json"):
+        text = cell.sql if cell.type in ("VARCHAR", "JSON") else f"{identifier(name)}::varchar"
+        return f"{cell.sql} is not null and not is_json({text})"
     if cell.type == TYPES[declared] or (declared == "text" and cell.type not in ("json", "BLOB")):
         return None
     present = f"nullif({cell.sql}, '')" if cell.type == "text" else cell.sql

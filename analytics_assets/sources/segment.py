@@ -112,7 +112,7 @@ def mapped_select(messages: str, tenant: str | None, received_at: datetime) -> s
     paths = ", ".join(literal(path) for path in _PATHS.values())
     given = ", ".join(
         [
-            *(f"case when t[{_AT[name]}] = 'VARCHAR' then nullif(v[{_AT[name]}], '') end as {identifier(name)}"
+            *(f"case when t[{_AT[name]}] = 'VARCHAR' then unless_blank(v[{_AT[name]}]) end as {identifier(name)}"
               for name in COLUMNS if name not in OBJECTS),
             *(f"case when t[{_AT[name]}] = 'OBJECT' then v[{_AT[name]}] end as {identifier(name)}" for name in OBJECTS),
             *(f"as_time(case when t[{_AT[name]}] = 'VARCHAR' then v[{_AT[name]}] end) as {identifier(name + '_time')}"
@@ -148,11 +148,11 @@ def _present(name: str) -> str:
 
 
 def _money() -> str:
-    """Money in DECIMAL(38,8), wide enough for any price times any quantity; the sign says where it goes."""
+    """Money in DECIMAL(38,8), wide enough for a price times any quantity; the sign says where it goes."""
     amount = (
         f"case when {_present('revenue')} then as_decimal({_scalar('revenue')}) "
         f"when deed in ({_names(_SALES + _RETURNS)}) then coalesce(as_decimal({_scalar('total')}), "
-        f"as_decimal({_scalar('price')}) * coalesce(as_bigint({_scalar('quantity')}), 1)) end"
+        f"as_price({_scalar('price')}) * coalesce(as_bigint({_scalar('quantity')}), 1)) end"
     )
     return (
         f"case when deed is null or deed in ({_names(_NOT_EARNED)}) then null "
@@ -215,7 +215,7 @@ def _reason() -> str:
     ]
     commerce = f"deed in ({_names(_SALES + _RETURNS)})"
     for name in ("total", "price", "quantity"):
-        number = "as_bigint" if name == "quantity" else "as_decimal"
+        number = {"total": "as_decimal", "price": "as_price", "quantity": "as_bigint"}[name]
         wrong.append((name, f"{commerce} and {_present(name)} and {number}({_scalar(name)}) is null"))
     earned = f"deed is not null and deed not in ({_names(_NOT_EARNED)})"
     wrong.append(("revenue", f"{earned} and {_present('revenue')} and as_decimal({_scalar('revenue')}) is null"))

@@ -48,14 +48,23 @@ def read_bytes(folder: Path, name: str, data: bytes | str, source: Source | str,
     return read(path, source, **options)
 
 
-def reread(rows: list[Row], source: str, *, tenant: str | None = None) -> list[Row]:
-    """The rows that come of the kept texts."""
+def reread(rows: list[Row], source: Source | str, *, tenant: str | None = None) -> list[Row]:
+    """The rows that come of the kept texts, in the order of the texts."""
+    declared = SOURCES[source] if isinstance(source, str) else source
     with duckdb.connect() as con:
         raws = [row["raw"] for row in rows]
         found: list[Row] = []
-        for _ in slices_from_raw(con, raws, SOURCES[source], tenant=tenant, received_at=RECEIVED):
-            found += fetched(con, "select * from mapped order by rn")
-        return found
+        for _ in slices_from_raw(con, raws, declared, tenant=tenant, received_at=RECEIVED):
+            found += fetched(con, "select * from mapped")
+        return sorted(found, key=lambda row: row["rn"])
+
+
+def alike_again(rows: list[Row], source: Source | str, *, tenant: str | None = None) -> None:
+    """What was kept is judged the same again, gives the same events, and the same text would be kept of it."""
+    again = reread(rows, source, tenant=tenant)
+    assert [(row["reason"], row["raw"]) for row in again] == [(row["reason"], row["raw"]) for row in rows]
+    accepted, before = ([row for row in side if row["reason"] is None] for side in (again, rows))
+    assert content(accepted) == content(before)
 
 
 def content(rows: list[Row]) -> list[Row]:
