@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
@@ -33,9 +33,9 @@ from analytics_assets.sessions.build import (
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.sources.mapping import Source, load_sources
-from analytics_assets.sources.readers import UnreadableFile, confirm_readable, slices, slices_from_raw
+from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, file_kind, slices, slices_from_raw
 from analytics_assets.warehouse.connect import connection
-from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
 from analytics_assets.warehouse.publish import PUBLISH_LOCK, Check, Publishable, Published, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
@@ -60,6 +60,10 @@ class Landed:
     path: Path
     tenant: str
     source: str
+
+
+class StillWritten(UserError):
+    """A file changed while it was read: nothing of it was stored."""
 
 
 class Waiting(UserError):
@@ -105,21 +109,34 @@ class Pipeline:
         source_name: str,
         tenant: str | None,
         now: datetime,
-        progress: Callable[[int], None] = lambda rows: None,
+        progress: Callable[[int, int], None] = lambda rows, size: None,
     ) -> BatchReport:
-        """Load one file as one batch. A file that cannot be read is recorded as set aside, with the reason."""
+        """Load one file as one batch. A file that cannot be read is recorded as set aside, with the reason.
+
+        Raises StillWritten if the file changes meanwhile.
+        """
         source = self.source(source_name)
         if tenant is not None and tenant not in self.settings.tenants:
             raise UserError(f"tenant '{tenant}' is not declared; add it to {self.settings.config / 'tenants.yaml'}")
+        seen = file_state(path)
         digest = file_digest(path, source.name, tenant)
         batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback)
+
+        def confirm_whole() -> None:
+            if file_state(path) != seen:
+                raise StillWritten(f"{path.name} is still being written; nothing of it was stored, load it when it is whole")
+
+        def parts() -> Iterator[Slice]:
+            yield from slices(con, path, source, tenant=tenant, received_at=now)
+            confirm_whole()
+
         try:
-            return self.intake.store(
-                con, batch, partial(slices, con, path, source, tenant=tenant, received_at=now), progress=progress
-            )
+            return self.intake.store(con, batch, parts, progress=progress)
         except UnreadableFile as error:
+            confirm_whole()
             return self.intake.set_aside(con, batch, str(error))
         except duckdb.Error:
+            confirm_whole()
             # Damage inside a Parquet file shows only where its pages are read, which is in intake's own queries.
             try:
                 confirm_readable(path)
@@ -161,21 +178,29 @@ class Pipeline:
             tenant = self.settings.tenants.get(parts[0])
             if tenant is None:
                 refused.append(f"landing/{'/'.join(parts)}: tenant '{parts[0]}' is not declared in tenants.yaml")
-            elif not path.resolve().is_relative_to(root):
-                refused.append(f"landing/{'/'.join(parts)}: is a link that leaves the landing folder")
+            elif not path.resolve().is_relative_to(root / parts[0]):
+                refused.append(f"landing/{'/'.join(parts)}: is a link that leaves the tenant's folder")
             elif path.stat().st_mtime <= limit:
                 waiting.append(Landed(path, tenant.id, tenant.source))
         return sorted(waiting, key=lambda landed: landed.path.stat().st_mtime), refused
 
     def load_landed(
         self, con: duckdb.DuckDBPyConnection, landed: Landed, now: datetime,
-        progress: Callable[[int], None] = lambda rows: None,
+        progress: Callable[[int, int], None] = lambda rows, size: None,
     ) -> BatchReport:  # fmt: skip
-        """Load a landed file, then move it: to `received/`, or to `set_aside/` with the reason beside it."""
+        """Load a landed file, then move it: to `received/`, or to `set_aside/` with the reason beside it.
+
+        Raises StillWritten, and leaves the file where it lies, if somebody writes to it meanwhile.
+        """
+        seen = file_state(landed.path)
         report = self.load(con, landed.path, landed.source, landed.tenant, now, progress)
         aside = report.status == "set_aside"
         folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
         moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
+        if file_state(moved) != seen:
+            # Whoever writes holds the file, not its name: back with it, the next look takes the rest.
+            shutil.move(str(moved), str(landed.path))
+            raise StillWritten(f"{landed.path.name} is still being written; it stays in its landing folder")
         if aside:
             moved.with_name(moved.name + ".reason.txt").write_text(f"{report.reason}\n", encoding="utf-8")
         return report
@@ -208,6 +233,10 @@ class Pipeline:
     # Rebuilding the tables behind events
 
     def pending(self, con: duckdb.DuckDBPyConnection) -> list[date]:
+        """Days that wait for a rebuild, also those of a load that was killed before it noted them."""
+        # A load that is under way holds the lock, and has finished what an earlier one left.
+        with suppress(Busy), self.home.lock(INTAKE_LOCK, wait_seconds=0):
+            self.intake.finish_interrupted(con)
         return pending_days(con, self.home)
 
     def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
@@ -229,16 +258,28 @@ class Pipeline:
                 _, rows[spec.name] = replace_days(self.table(spec), con, select, built.days, dense_day_rows=dense)
             known = self.table(IDENTITIES).snapshot().select()
             note = {"events_version": str(events.version)}
-            replace_all(self.table(IDENTITIES), con, merge_identities(asked, known), note)
+            merge_identities(con, asked, known)
+            replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
+            con.execute("drop table new_identities")
             return Rebuild(built.days, rows, events.version)
 
     def rebuild_users(self, con: duckdb.DuckDBPyConnection) -> int:
         """Rebuild the users table from all sessions; returns its rows."""
         with self.home.lock(REBUILD_LOCK):
-            replace_all(self.table(USERS), con, users(self._stitched(con, SESSIONS)))
+            self._replace_users(con, self._behind_users())
             return self.table(USERS).snapshot().rows
 
-    def rebuild_marts(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> tuple[Rebuild, BuildResult]:
+    def _replace_users(self, con: duckdb.DuckDBPyConnection, behind: dict[str, str]) -> None:
+        replace_all(self.table(USERS), con, users(self._stitched(con, SESSIONS)), behind)
+
+    def _behind_users(self) -> dict[str, str]:
+        """The versions of the tables that users are made from, as the commit of users notes them."""
+        return {f"{spec.name}_version": str(self.table(spec).open().version()) for spec in (SESSIONS, IDENTITIES)}
+
+    def rebuild_marts(
+        self, con: duckdb.DuckDBPyConnection, days: Sequence[date],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[Rebuild, BuildResult]:  # fmt: skip
         """Rebuild the marts of `days` with dbt from the events that the sessions were built from.
 
         Nothing is committed if a test failed. The days count as built when everything is committed.
@@ -248,7 +289,8 @@ class Pipeline:
             version = self.built_version()
             work_db = self.home.work / "marts.duckdb"
             self._make_work_db(work_db, days, version)
-            result = build(work_db, self.home.work / "dbt", memory_limit=f"{self.settings.limits.storage.memory_mb}MB")
+            memory = f"{self.settings.limits.storage.memory_mb}MB"
+            result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
                 return Rebuild((), {}, version), result
             rows = {}
@@ -291,33 +333,36 @@ class Pipeline:
         with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
             con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
             identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
-            con.execute(f"create table identities as select tenant_id, from_id as anonymous_id, user_id from ({identities})")
+            con.execute(f"create table resolved as {identities}")
+            con.execute("create view identities as select tenant_id, id as anonymous_id, as_device as user_id from resolved")
             asked = f"{_bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
-            con.execute(f"create view events as {stitched(asked, _IDENTITIES_IN_WORK, EVENTS.column_names)}")
+            con.execute(f"create view events as {stitched(asked, _RESOLVED, EVENTS.column_names)}")
             sessions = self.table(SESSIONS).snapshot().select()
-            con.execute(f"create view sessions as {stitched(sessions, _IDENTITIES_IN_WORK, SESSIONS.column_names)}")
+            con.execute(f"create view sessions as {stitched(sessions, _RESOLVED, SESSIONS.column_names)}")
 
     def _stitched(self, con: duckdb.DuckDBPyConnection, spec: TableSpec) -> str:
         identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table resolved as {identities}")
-        return stitched(self.table(spec).snapshot().select(), "select * from resolved", spec.column_names)
+        return stitched(self.table(spec).snapshot().select(), _RESOLVED, spec.column_names)
 
     # Looking after storage
 
     def compact(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Compaction:
         """Compact the closed days of `events`."""
-        closed_before = now - timedelta(days=self.settings.limits.storage.compact_after_days)
+        storage = self.settings.limits.storage
+        closed_before = now - timedelta(days=storage.compact_after_days)
         with self.home.lock(INTAKE_LOCK):
             self.intake.finish_interrupted(con)
-            return compact(self.table(EVENTS), con, closed_before)
+            return compact(self.table(EVENTS), con, closed_before, storage.dense_day_rows)
 
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
         with self.home.lock(INTAKE_LOCK), self.home.lock(REBUILD_LOCK), self.home.lock(PUBLISH_LOCK):
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
-            needed = self.last_rebuild()
-            return sweep(self.home, self.specs, {EVENTS.name: {needed}} if needed is not None else {})
+            built = self.last_rebuild()
+            needed = {built, self._version_to_publish(con)} if built is not None else set()
+            return sweep(self.home, self.specs, {EVENTS.name: needed})
 
     @property
     def specs(self) -> list[TableSpec]:
@@ -336,17 +381,28 @@ class Pipeline:
     ) -> Published:  # fmt: skip
         """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt."""
         with self.home.lock(REBUILD_LOCK):
-            version = self.built_version()
+            version = self._version_to_publish(con)
             waiting = pending_days(con, self.home, version)
             if waiting:
                 raise Waiting(
                     f"{len(waiting)} {'day waits' if len(waiting) == 1 else 'days wait'} for a rebuild "
                     f"(first {waiting[0]}); the run that rebuilds them publishes"
                 )
+            # A run that was killed after the marts has built all days and left the users as they were.
+            behind, newest = self._behind_users(), self.table(USERS).open().history(1)[0]
+            if not behind.items() <= newest.items():
+                self._replace_users(con, behind)
             return publish(
                 self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
                 keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
+
+    def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:
+        """The version of events to show: that of the last rebuild, or a newer one that brought no new event."""
+        built = self.built_version()
+        listed = f"select coalesce(max(events_version), 0) from ({self.table(BATCHES).snapshot().select()})"
+        newest = con.execute(listed).fetchall()[0][0]
+        return newest if newest > built and not pending_days(con, self.home, newest) else built
 
     def _publishables(self, events_version: int) -> list[Publishable]:
         snapshots = {
@@ -355,10 +411,12 @@ class Pipeline:
         }
         events = self.table(EVENTS).snapshot(events_version)
         batches = f"{snapshots['batches'].select()} where events_version <= {events_version}"
+        # Rejected records are committed before their batch: readers see both or neither.
+        rejected = f"{snapshots['rejected_events'].select()} where batch_id in (select batch_id from ({batches}))"
         identities = resolved_identities(snapshots["identities"].select())
         tables = [
             Publishable(EVENTS, events, hidden=("message_key",)),
-            Publishable(REJECTED, snapshots["rejected_events"]),
+            Publishable(REJECTED, snapshots["rejected_events"], rejected, parts=(snapshots["batches"],)),
             Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
         ]
         for spec in (SESSIONS, PAGE_VIEWS):
@@ -369,7 +427,7 @@ class Pipeline:
         return tables
 
 
-_IDENTITIES_IN_WORK = "select tenant_id, anonymous_id as from_id, user_id from identities"
+_RESOLVED = "select * from resolved"
 
 # Accounting between the layers of a staged version: each SELECT must be empty.
 CHECKS: tuple[Check, ...] = (
@@ -407,10 +465,17 @@ def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
 
 
 def file_digest(path: Path, source: str, tenant: str | None) -> str:
-    """Identity of a delivery: the source, the tenant argument and the content of the file, not its name."""
+    """Identity of a delivery: the source, the tenant argument, the content of the file and its kind, not its name."""
     with path.open("rb") as handle:
         content = hashlib.file_digest(handle, "sha256").digest()
-    return hashlib.sha256(b"\x1f".join([source.encode(), (tenant or "").encode(), content])).hexdigest()[:32]
+    named = "\x1f".join([source, tenant or "", file_kind(path) or ""])
+    return hashlib.sha256(named.encode() + b"\x1f" + content).hexdigest()[:32]
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: what a write changes and a move does not."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def move_into(folder: Path, path: Path, name: str) -> Path:

@@ -128,6 +128,7 @@ class EventLimits(Declared):
     earliest: str = Field("2010-01-01", description="First day (UTC) an event may carry; the first daily partition.")
     future_hours: int = Field(24, ge=0, le=24 * 30, description="Hours an event may lie ahead of its receipt.")
     id_characters: int = Field(255, ge=16, le=4096, description="Longest message, user, device or session id.")
+    text_characters: int = Field(4096, ge=16, le=65_536, description="Longest address, title, campaign, region or product.")
     properties_bytes: int = Field(32_768, ge=256, le=1_048_576, description="Largest properties or context, in bytes.")
     property_keys: int = Field(200, ge=1, le=10_000, description="Most property keys on one event.")
     largest_amount: int = Field(

@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.pipeline import Waiting
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets_tests.builders import DELIVERY, RETAIL, SNOWPLOW, Line, digest, rows_of
+from analytics_assets_tests.builders import DELIVERY, NOW, RETAIL, SNOWPLOW, Line, an_event, digest, rows_of
 from analytics_assets_tests.conftest import Retail, made_once
 
 RECEIVED, REJECTED_ROWS, ACCEPTED, STORED = 541_909, 2_517, 539_392, 534_129
@@ -24,7 +24,7 @@ REVENUE = Decimal("9748131.07")
 DERIVED = (SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)
 PUBLISHED_NAMES = {
     "events", "rejected_events", "sessions", "page_views", "users", "events_hourly", "events_daily", "revenue_daily",
-    "cohort_retention_weekly", "funnel_daily", "batches", "published_tables",
+    "properties_daily", "cohort_retention_weekly", "funnel_daily", "batches", "published_tables",
 }  # fmt: skip
 
 
@@ -228,6 +228,36 @@ def test_what_arrives_during_a_rebuild_is_published_with_the_next_one(snowplow: 
     snowplow.rebuild()
     path = snowplow.publish().path
     assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(158, 2)]
+
+
+def test_a_delivery_that_brings_nothing_new_is_listed_by_the_next_publish(snowplow: Line) -> None:
+    snowplow.rebuild()
+    first = snowplow.publish()
+    again = snowplow.home / "again.csv"
+    again.write_text(SNOWPLOW.read_text() + "\n")
+    assert snowplow.load(again, "snowplow", "snowplow-web").events == 0
+    second = snowplow.publish()
+    assert rows_of(second.path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 2)]
+    assert (second.version, snowplow.publish().changed) == (first.version + 1, False)
+
+
+def test_readers_see_rejected_records_together_with_their_batch(snowplow: Line) -> None:
+    snowplow.rebuild()
+    late = snowplow.home / "late.csv"
+    text = SNOWPLOW.read_text().replace("9e983d4a-e07c-4858-8e97-bdb7feb31241", "another-message-id")
+    late.write_text(text + "no event\n")
+    assert snowplow.load(late, "snowplow", "snowplow-web").rejected == 1
+    counts = "select (select count(*) from rejected_events), (select count(*) from batches)"
+    assert rows_of(snowplow.publish().path, counts) == [(0, 1)]
+    snowplow.rebuild()
+    assert rows_of(snowplow.publish().path, counts) == [(1, 2)]
+
+
+def test_a_clock_that_runs_ahead_does_not_make_data_look_fresher(line: Line) -> None:
+    line.load([an_event(), an_event("ahead", timestamp=NOW + timedelta(hours=20), received_at=NOW)])
+    line.rebuild()
+    reach = rows_of(line.publish().path, "select distinct data_through from published_tables")
+    assert reach == [(NOW,)]
 
 
 def test_a_published_version_names_how_far_its_data_reach(snowplow: Line) -> None:

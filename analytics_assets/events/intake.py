@@ -23,12 +23,14 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.settings import EventLimits, StorageRules, UserError
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import literal
-from analytics_assets.warehouse.table import DataFile, Table, chunks, scan
+from analytics_assets.warehouse.table import DataFile, Table, scan
 
 MESSAGE_KEY = "(hash(tenant_id, message_id) >> 1)::bigint"
 # DuckDB does not promise that `hash` stays the same between versions; stored keys depend on it.
 _HASH_CHECK = ("select (hash('tenant', 'message') >> 1)::bigint", 6223499036190898590)
 INTAKE_LOCK = "intake"
+# Late rows of the two days before a dense one share its file until it is compacted.
+NEAR_DAYS = 2
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,17 @@ def _rules(limits: EventLimits, tenants: Sequence[str], now: datetime) -> list[t
     known = ", ".join(literal(tenant) for tenant in tenants) or "''"
     types = ", ".join(literal(name) for name in TYPES)
     latest = f"timestamp {literal((now + timedelta(hours=limits.future_hours)).isoformat(sep=' '))}"
-    ids = ("message_id", "user_id", "anonymous_id", "session_id")
     # Counting keys means parsing; a key, its value and their punctuation take at least five bytes.
     many_keys = f"strlen(properties) > {5 * limits.property_keys} and len(json_keys(properties)) > {limits.property_keys}"
     return [
         ("missing_tenant", "tenant_id is null or tenant_id = ''"),
         ("unknown_tenant", f"tenant_id not in ({known})"),
         ("missing_message_id", "message_id is null or message_id = ''"),
-        *((f"too_long:{name}", f"strlen({name}) > {limits.id_characters}") for name in ids),
+        *(_too_long(name, limits.id_characters) for name in IDS),
         ("unknown_type", f"type is null or type not in ({types})"),
         ("missing_event", "event is null or event = ''"),
-        ("too_long:event", f"strlen(event) > {limits.id_characters}"),
+        _too_long("event", limits.id_characters),
+        *(_too_long(name, limits.text_characters) for name in TEXTS),
         # A few amounts near the type's end would make every sum over them fail.
         ("amount_too_large", f"abs(revenue) > {limits.largest_amount} or abs(quantity) > {limits.largest_amount}"),
         ("missing_time", "timestamp is null"),
@@ -117,6 +119,15 @@ def _rules(limits: EventLimits, tenants: Sequence[str], now: datetime) -> list[t
         ("context_too_large", f"strlen(context) > {limits.properties_bytes}"),
         ("too_many_properties", many_keys),
     ]
+
+
+IDS = ("message_id", "user_id", "anonymous_id", "session_id")
+TEXTS = ("page_view_id", "page_url", "page_title", "currency", "order_id", "product_id", "campaign", "region")
+
+
+def _too_long(name: str, characters: int) -> tuple[str, str]:
+    # Counting bytes is cheap, and never gives less than counting characters.
+    return f"too_long:{name}", f"strlen({name}) > {characters} and length({name}) > {characters}"
 
 
 class Intake:
@@ -136,7 +147,7 @@ class Intake:
         batch: Batch,
         slices: Callable[[], Iterator[Any]],
         *,
-        progress: Callable[[int], None] = lambda rows: None,
+        progress: Callable[[int, int], None] = lambda rows, size: None,
     ) -> BatchReport:
         """Load a batch. `slices()` yields while a relation `mapped` (see `sources`) stands on `con`, slice by slice.
 
@@ -152,7 +163,7 @@ class Intake:
             con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
             try:
                 for part in slices():
-                    progress(self._store_slice(con, state, part.absent))
+                    progress(self._store_slice(con, state, part.absent), part.bytes)
             except BaseException:
                 self._discard(state)
                 raise
@@ -248,19 +259,18 @@ class Intake:
         if not days:
             return
         state.note_days(days)
-        rows = sum(row[1] for row in days)
-        dense = [day for day, count, *_ in days if count >= self.storage.dense_day_rows]
+        rows = {row[0]: row[1] for row in days}
         # Writing a column of nulls costs as much as one of values.
         columns = ", ".join(column.name for column in SOURCE_COLUMNS if column.name not in absent)
         select = (
-            f"select {columns}, {literal(state.batch.source)} as source, "
-            f"{literal(state.batch.batch_id)} as batch_id, {MESSAGE_KEY} as message_key"
+            f"select {columns}, {literal(state.batch.source)} as source, {literal(state.batch.batch_id)} as batch_id, "
+            f"{MESSAGE_KEY} as message_key from mapped anti join dropped using (rn)"
         )
-        ordered = rows >= self.storage.sorted_from_rows
-        for chunk in chunks([day for day, *_ in days], dense):
-            inside = f" where {chunk}" if chunk else ""
-            part = f"{select} from (select * from mapped{inside}) anti join dropped using (rn)"
-            state.add(self.events.write(con, part, "batch", ordered=ordered), self.events)
+        adds = self.events.write_days(
+            con, select, "batch", rows, self.storage.dense_day_rows, near_days=NEAR_DAYS,
+            ordered=sum(rows.values()) >= self.storage.sorted_from_rows,
+        )  # fmt: skip
+        state.add(adds, self.events)
 
     def _mark_dropped(self, con: duckdb.DuckDBPyConnection, old: list[DataFile]) -> None:
         """Table `dropped`: the rows of `keys` that must not be stored: rejected, or twins of what is there."""
@@ -276,25 +286,27 @@ class Intake:
         )
         if not old:
             return
-        # The old keys stream past the small batch; built the other way round, history would be hashed each time.
-        stored = scan([file.path for file in old])
+        stored = [file.path for file in old]
+        # The old keys stream past the small batch. A redelivery has its event's tenant and time; where only the hash
+        # agrees, the ids themselves decide.
         con.execute(
-            f"create or replace temp table matched as select * from "
-            f"(select message_key, tenant_id, timestamp from {stored}) semi join keys using (message_key)"
+            "create or replace temp table matched as select rn, message_key, "
+            "s.tenant_id = k.tenant_id and s.timestamp = k.timestamp as sure "
+            f"from (select message_key, tenant_id, timestamp from {scan(stored, alike=True)}) s "
+            "join keys k using (message_key) anti join dropped using (rn)"
         )
-        con.execute("insert into dropped select rn from keys semi join matched using (message_key, tenant_id, timestamp) "
+        con.execute("insert into dropped select distinct rn from matched where sure")
+        con.execute("create or replace temp table unsure as select distinct rn, message_key from matched "
                     "anti join dropped using (rn)")  # fmt: skip
-        # A redelivery has its event's time too. Where only the hash agrees, the ids themselves decide.
-        con.execute("create or replace temp table unsure as select distinct message_key from keys anti join dropped "
-                    "using (rn) semi join matched using (message_key)")  # fmt: skip
         if con.execute("select count(*) from unsure").fetchall()[0][0] == 0:
             return
         con.execute(
-            f"create or replace temp table twins as select distinct tenant_id, message_id from "
-            f"(select message_key, tenant_id, message_id from {stored}) semi join unsure using (message_key)"
+            "create or replace temp table twins as select distinct tenant_id, message_id from "
+            f"(select message_key, tenant_id, message_id from {scan(stored, alike=True)}) semi join unsure using (message_key)"
         )
         con.execute(
-            "insert into dropped select rn from keys semi join twins using (tenant_id, message_id) anti join dropped using (rn)"
+            "insert into dropped select rn from (from keys semi join unsure using (rn)) semi join twins "
+            "using (tenant_id, message_id)"
         )
 
     def _collect_rejected(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> None:

@@ -10,7 +10,7 @@ REJECTED = TableSpec(
         Column("source", "VARCHAR", "Declared source that the record came through."),
         Column("landed_for", "VARCHAR", "Tenant that the file was loaded for; empty where each record names its own."),
         Column("reason", "VARCHAR", "Why it was rejected: one word, or a word and the field after a colon."),
-        Column("raw", "VARCHAR", "The record as it came; 'base64:' and its bytes where it is no UTF-8."),
+        Column("raw", "VARCHAR", "The record: a line, CSV below its header, columns as JSON; 'base64:' if no UTF-8."),
         Column("record_digest", "VARCHAR", "MD5 of source, tenant and raw: the same record has the same digest."),
         Column("copy", "BIGINT", "Number among identical records of one batch, from 1."),
         Column("batch_id", "VARCHAR", "Batch that brought it first; joins to `batches`."),

@@ -3,22 +3,26 @@
 Both keep every version that is still published readable, and neither changes a single row.
 """
 
-import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import duckdb
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from analytics_assets.warehouse.home import Home
-from analytics_assets.warehouse.publish import history, version_path, versions
+from analytics_assets.warehouse.publish import version_path, versions
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import DataFile, Snapshot, Table
 
 # A file of this size is left alone: rewriting it would cost more than it saves.
 LARGE_BYTES = 256 * 1024 * 1024
+# So many files are merged however small they are beside the largest.
+MANY_FILES = 8
+# A file's name is random, so it is enough to know the file by, also after the data home was moved.
+_DATA_FILE = re.compile(r"[^/']+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -31,68 +35,73 @@ class Compaction:
     bytes_after: int
 
 
-def closed_groups(snapshot: Snapshot, closed_before: datetime) -> dict[str, list[DataFile]]:
-    """Small files that can become one: those of one closed day, and those of one closed month that span days."""
+def closed_groups(snapshot: Snapshot, closed_before: datetime, dense_day_rows: int) -> dict[str, list[DataFile]]:
+    """Small files worth merging, by the day of their newest row; in closed months those of thin days by the month.
+
+    Newest first: what a merge moves out of a day belongs to an older one, whose turn comes after it.
+    """
     groups: dict[str, list[DataFile]] = {}
     for file in snapshot.files:
-        if file.low is None or file.high is None or file.size >= LARGE_BYTES:
+        if file.high is None or file.high >= closed_before or file.size >= LARGE_BYTES:
             continue
-        if file.low.date() == file.high.date():
-            name, closed = file.low.strftime("%Y-%m-%d"), file.high < closed_before
-        else:
-            # The last days of a month may still get late rows, which would meet the whole month from then on.
-            name = file.low.strftime("%Y-%m")
-            closed = file.high.strftime("%Y-%m") == name and closed_before.strftime("%Y-%m") > name
-        if closed:
-            groups.setdefault(name, []).append(file)
-    return {name: files for name, files in sorted(groups.items()) if len(files) > 1}
+        thin = file.rows < dense_day_rows and file.high.strftime("%Y-%m") < closed_before.strftime("%Y-%m")
+        groups.setdefault(file.high.strftime("%Y-%m" if thin else "%Y-%m-%d"), []).append(file)
+    return {name: groups[name] for name in sorted(groups, reverse=True) if _worth_merging(groups[name])}
 
 
-def compact(table: Table, con: duckdb.DuckDBPyConnection, closed_before: datetime) -> Compaction:
+def _worth_merging(files: Sequence[DataFile]) -> bool:
+    """Whether a merge saves more than it writes: a few late rows alone do not make a whole day be written again."""
+    sizes = sorted(file.size for file in files)
+    return len(files) > 1 and (len(files) >= MANY_FILES or 10 * sum(sizes[:-1]) >= sizes[-1])
+
+
+def compact(table: Table, con: duckdb.DuckDBPyConnection, closed_before: datetime, dense_day_rows: int) -> Compaction:
     """Merge the small files of closed days, one commit a group, ordered as the table declares. Callers hold its lock."""
-    before = table.snapshot()
-    for files in closed_groups(before, closed_before).values():
-        delta = table.open()
-        adds = table.write(con, before.select(files), "compacted", data_change=False)
+    snapshot = before = table.snapshot()
+    done: set[str] = set()
+    day = f"{table.spec.time_column}::date"
+    while waiting := {n: f for n, f in closed_groups(snapshot, closed_before, dense_day_rows).items() if n not in done}:
+        name, files = next(iter(waiting.items()))
+        done.add(name)
+        delta, select = table.open(), snapshot.select(files)
+        rows = dict(con.execute(f"select {day}, count(*) from ({select}) group by 1").fetchall())
+        adds = table.write_days(con, select, "compacted", rows, dense_day_rows, data_change=False)
         table.commit(delta, adds, files, data_change=False)
-    after = table.snapshot()
-    return Compaction(len(before.files), len(after.files), before.size, after.size)
+        snapshot = table.snapshot()
+    return Compaction(len(before.files), len(snapshot.files), before.size, snapshot.size)
 
 
-def kept_versions(home: Home) -> dict[str, set[int]]:
-    """Table versions that the kept published files show, by table."""
-    kept: dict[str, set[int]] = {}
+def files_in_use(home: Home) -> set[str]:
+    """Names of the files that the kept published versions read.
+
+    The published files themselves say so. A table's log would not: it forgets versions after a month, and a publish that
+    was killed stands in no history.
+    """
+    views = "select sql from duckdb_views() where not internal"
+    found: set[str] = set()
     for number in versions(home):
         with duckdb.connect(str(version_path(home, number)), read_only=True) as con:
-            for name, version in con.execute('select "table", table_version from published_tables').fetchall():
-                kept.setdefault(name, set()).add(version)
-    # The history also names what a view reads besides its own table.
-    for entry in history(home):
-        if entry["action"] == "publish" and entry["version"] in versions(home):
-            for name, version in entry["table_versions"].items():
-                kept.setdefault(name, set()).add(version)
-    return kept
+            for (sql,) in con.execute(views).fetchall():
+                found.update(_DATA_FILE.findall(sql))
+    return found
 
 
 def sweep(home: Home, specs: Sequence[TableSpec], needed: Mapping[str, set[int]] | None = None) -> tuple[int, int]:
-    """Remove files that neither the present, a kept published nor a `needed` version names; returns (files, bytes).
+    """Remove files that neither the present, a kept published nor a `needed` version reads; returns (files, bytes).
 
     Callers hold the locks of all writers: a file that is written but not yet committed looks like an orphan.
     """
-    kept, files, size = kept_versions(home), 0, 0
+    published, files, size = files_in_use(home), 0, 0
     for spec in specs:
         table = Table(home.warehouse, spec)
         delta = table.open()
-        wanted = sorted((kept.get(spec.name, set()) | (needed or {}).get(spec.name, set())) - {delta.version()})
-        vacuum = partial(
-            delta.vacuum, retention_hours=0, enforce_retention_duration=False, full=True, keep_versions=wanted or None
-        )
-        for name in vacuum(dry_run=True):
-            path = table.path / name
-            if path.exists():
+        wanted = (needed or {}).get(spec.name, set()) - {delta.version()}
+        kept = published.union(*(_files_of(table, version) for version in wanted))
+        unnamed = delta.vacuum(retention_hours=0, enforce_retention_duration=False, full=True, dry_run=True)
+        for path in (table.path / name for name in unnamed):
+            if path.name not in kept and path.exists():
                 files, size = files + 1, size + path.stat().st_size
-        vacuum(dry_run=False)
-        _remove_empty_folders(table.path)
+                path.unlink()
     spill = home.work / "spill"
     for leftover in spill.glob("*") if spill.exists() else ():
         files, size = files + 1, size + (leftover.stat().st_size if leftover.is_file() else 0)
@@ -100,10 +109,12 @@ def sweep(home: Home, specs: Sequence[TableSpec], needed: Mapping[str, set[int]]
     return files, size
 
 
-def _remove_empty_folders(path: Path) -> None:
-    for folder in path.glob("chunk=*"):
-        if folder.is_dir() and not os.listdir(folder):
-            folder.rmdir()
+def _files_of(table: Table, version: int) -> set[str]:
+    try:
+        return {Path(file.path).name for file in table.snapshot(version).files}
+    except (DeltaError, TableNotFoundError):
+        # The log forgets versions after a month; nobody can read them any more.
+        return set()
 
 
 @dataclass(frozen=True)

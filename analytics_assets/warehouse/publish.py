@@ -50,7 +50,7 @@ class PublishRefused(UserError):
 class Publishable:
     """A table to publish: its snapshot, and the SELECT that readers see (default: all its columns).
 
-    `parts` names every snapshot that `select` reads, so that their files are kept while the version is.
+    `parts` names every other snapshot that `select` reads: a change of one is a change of the table.
     """
 
     spec: TableSpec
@@ -98,22 +98,31 @@ def history(home: Home) -> list[dict[str, Any]]:
     path = home.published / "history.ndjson"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    # A process that was killed while it appended leaves a last line that is no JSON.
+    # What is no entry is left out: a process that was killed while it appended leaves half a line.
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [entry for line in lines if (entry := _entry(line))]
 
 
+_ENTRY_KEYS = {
+    "publish": {"version", "published_at", "rows", "table_versions"},
+    "rollback": {"version", "published_at", "from_version", "reason"},
+}
+
+
 def _entry(line: str) -> dict[str, Any] | None:
+    """The line's entry, or None if it is no JSON or lacks what every entry of its action has."""
     try:
-        return json.loads(line)
+        entry = json.loads(line)
     except json.JSONDecodeError:
         return None
+    keys = _ENTRY_KEYS.get(str(entry.get("action"))) if isinstance(entry, dict) else None
+    return entry if keys and keys <= entry.keys() else None
 
 
 def held(home: Home) -> str | None:
     """Why publishing is held since a rollback, or None."""
-    newest = history(home)[-1:] or [{}]
-    return newest[0].get("reason") if newest[0].get("action") == "rollback" else None
+    newest = history(home)[-1:]
+    return newest[0]["reason"] if newest and newest[0]["action"] == "rollback" else None
 
 
 def current_version(home: Home) -> int | None:
@@ -141,12 +150,12 @@ def publish(
     """
     with home.lock(PUBLISH_LOCK):
         reason = held(home)
-        if reason and not release:
+        if reason is not None and not release:
             raise PublishRefused(f"publishing is held since a rollback ({reason}); run `analytics publish` to release it")
         wanted = {table.spec.name: table.snapshot.version for table in tables}
         wanted |= {part.spec.name: part.version for table in tables for part in table.parts}
         present = _present(home)
-        if present and present.table_versions == wanted and not reason and _at_home(home, present.path):
+        if present and present.table_versions == wanted and reason is None and _at_home(home, present.path):
             return present
         number = max([*versions(home), *(entry["version"] for entry in history(home))], default=0) + 1
         staged = home.versions / f"v{number}.staged"
@@ -183,23 +192,20 @@ def rollback(home: Home, to: int | None, *, now: datetime, reason: str) -> int:
             raise UserError(f"version {target} is not kept; choose one of {kept}")
         if target == present:
             raise UserError(f"version {target} is the one that readers see already")
-        _swap(home, version_path(home, target))
-        entry = {
-            "action": "rollback",
-            "version": target,
-            "from_version": present,
-            "published_at": now,
-            "reason": reason,
-        }
+        # Held first: were this process killed in between, the next run would publish the fault again.
+        entry = {"action": "rollback", "version": target, "from_version": present, "published_at": now, "reason": reason}
         _record(home, entry)
+        _swap(home, version_path(home, target))
         return target
 
 
 def _present(home: Home) -> Published | None:
     last = next((entry for entry in reversed(history(home)) if entry["action"] == "publish"), None)
-    if not last or not current_path(home).exists():
+    if not last:
         return None
     path = version_path(home, last["version"])
+    if not path.exists() or not current_path(home).exists():
+        return None
     moment = datetime.fromisoformat(last["published_at"])
     return Published(last["version"], path, moment, last["rows"], last["table_versions"], changed=False)
 
@@ -235,7 +241,9 @@ def _build(
             con.execute(f"create {kind} {name} as select {shown} from ({select}){order}")
             rows[table.spec.name] = con.execute(f"select count(*) from {name}").fetchall()[0][0]
             _comment(con, kind, table.spec, table.columns)
-        through = con.execute("select max(timestamp) from events").fetchall()[0][0] if "events" in rows else None
+        # A device's clock may run ahead: nothing reaches further than to when it was received.
+        reach = "select max(least(event_to, received_at)) from batches"
+        through = con.execute(reach).fetchall()[0][0] if "batches" in rows else None
         for table in tables:
             snapshot = table.snapshot
             con.execute(

@@ -8,7 +8,7 @@ partitions: a dense day has files of its own, thin days share one file a month (
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as clock_time
@@ -91,10 +91,13 @@ def arrow_schema(spec: TableSpec) -> pa.Schema:
     return pa.schema([pa.field(column.name, _ARROW[column.type]) for column in spec.columns])
 
 
-def scan(paths: Sequence[str]) -> str:
-    """`read_parquet` over exactly these files. File order is kept sorted: unsorted lists read twice as slowly."""
+def scan(paths: Sequence[str], *, alike: bool = False) -> str:
+    """`read_parquet` over exactly these files. File order is kept sorted: unsorted lists read twice as slowly.
+
+    `alike` promises that every file has all columns that are asked for, which spares reading each footer beforehand.
+    """
     files = ", ".join(literal(path) for path in sorted(paths))
-    return f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+    return f"read_parquet([{files}], union_by_name = {'false' if alike else 'true'}, hive_partitioning = false)"
 
 
 def day_bounds(days: Iterable[date]) -> tuple[datetime, datetime]:
@@ -158,26 +161,13 @@ class Table:
         return Snapshot(self.spec, delta.version(), tuple(sorted(files, key=lambda file: file.path)))
 
     def write(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        select: str,
-        tag: str,
-        *,
-        chunked: bool = False,
-        ordered: bool = True,
-        data_change: bool = True,
+        self, con: duckdb.DuckDBPyConnection, select: str, tag: str, *, ordered: bool = True, data_change: bool = True
     ) -> list[AddAction]:
-        """Write the rows of `select` to new files that no reader sees until they are committed.
-
-        With `chunked`, `select` has a further column `chunk` that says which rows share a file.
-        """
-        order = ", ".join(identifier(name) for name in self.spec.order_by)
-        chunk = ("chunk, " if chunked else "") + order if ordered and order else ("chunk" if chunked else "")
-        target = self.path / (f"{tag}_{os.urandom(6).hex()}.parquet" if not chunked else "")
-        layout = f", partition_by (chunk), append, filename_pattern {literal(tag + '_{uuid}')}" if chunked else ""
+        """Write the rows of `select` to a new file that no reader sees until it is committed; nothing for no rows."""
+        order = f" order by {', '.join(map(identifier, self.spec.order_by))}" if ordered and self.spec.order_by else ""
+        target = self.path / f"{tag}_{os.urandom(6).hex()}.parquet"
         written = con.execute(
-            f"copy ({select}{' order by ' + chunk if chunk else ''}) to {literal(str(target))} "
-            f"(format parquet, {_PARQUET}, return_stats{layout})"
+            f"copy ({select}{order}) to {literal(str(target))} (format parquet, {_PARQUET}, return_stats)"
         ).fetchall()
         actions = []
         for name, rows, size, _footer, statistics, *_ in written:
@@ -187,6 +177,30 @@ class Table:
             _sync(name)
             actions.append(self._add_action(name, rows, size, statistics, data_change))
         return actions
+
+    def write_days(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        select: str,
+        tag: str,
+        rows: Mapping[date, int],
+        dense_day_rows: int,
+        *,
+        near_days: int = 0,
+        ordered: bool = True,
+        data_change: bool = True,
+    ) -> list[AddAction]:
+        """Write `select`, which holds `rows` of each day, to one file a group of days (see `file_groups`).
+
+        One COPY a file: DuckDB's own partitioned COPY costs three times as much.
+        """
+        groups = file_groups(rows, dense_day_rows, near_days)
+        column = f"{identifier(str(self.spec.time_column))}::date"
+        adds = []
+        for group in groups:
+            part = f"select * from ({select}) where {_holds(column, group, rows)}" if len(groups) > 1 else select
+            adds += self.write(con, part, tag, ordered=ordered, data_change=data_change)
+        return adds
 
     def _add_action(
         self, name: str, rows: int, size: int, statistics: dict[str, dict[str, str]], data_change: bool
@@ -238,31 +252,24 @@ def _sync(name: str) -> None:
         os.close(handle)
 
 
-def chunk_expression(day: str, dense: Iterable[date]) -> str:
-    """SQL text: the day itself for dense days, its month for the others."""
-    days = ", ".join(literal(known.isoformat()) for known in sorted(dense))
-    month = f"strftime({day}, '%Y-%m')"
-    return f"case when {day} in ({days}) then strftime({day}, '%Y-%m-%d') else {month} end" if days else month
+def file_groups(rows: Mapping[date, int], dense_day_rows: int, near_days: int = 0) -> list[list[date]]:
+    """Which days share a file: a dense day has its own, thin days share one a month.
 
-
-def chunks(days: Sequence[date], dense: Sequence[date]) -> list[str]:
-    """Conditions on `timestamp` that part events into files: one a dense day, one a month for the other days.
-
-    A single file needs no condition: ''.
+    Thin days up to `near_days` from a dense one go into its file: a few late rows are not worth reading a batch twice.
     """
-    months = sorted({day.strftime("%Y-%m") for day in days if day not in dense})
-    if len(dense) + len(months) == 1:
-        return [""]
-    ranges = []
-    for day in sorted(dense):
-        low, high = day_bounds([day])
-        ranges.append(f"timestamp between timestamp '{low}' and timestamp '{high}'")
-    for month in months:
-        thin = sorted(day for day in days if day not in dense and day.strftime("%Y-%m") == month)
-        low, high = day_bounds(thin)
-        apart = "".join(f" and timestamp::date <> date '{day}'" for day in dense if thin[0] < day < thin[-1])
-        ranges.append(f"timestamp between timestamp '{low}' and timestamp '{high}'{apart}")
-    return ranges
+    dense = [day for day in sorted(rows, reverse=True) if rows[day] >= dense_day_rows]
+    groups: dict[date | str, list[date]] = {}
+    for day in sorted(rows):
+        host = min(dense, key=lambda known: abs(known - day), default=None)
+        near = host is not None and abs(host - day).days <= near_days
+        groups.setdefault(host if host is not None and near else day.strftime("%Y-%m"), []).append(day)
+    return list(groups.values())
+
+
+def _holds(column: str, group: Sequence[date], days: Iterable[date]) -> str:
+    """The condition that a row's day, `column`, is in `group`, where all rows are of `days`."""
+    apart = "".join(f" and {column} <> date '{day}'" for day in days if group[0] < day < group[-1] and day not in group)
+    return f"{column} between date '{group[0]}' and date '{group[-1]}'{apart}"
 
 
 def replace_days(
@@ -283,20 +290,14 @@ def replace_days(
     day = identifier(str(table.spec.time_column))
     con.execute("create or replace temp table replaced_days as select unnest(?::date[]) as day", [list(days)])
     con.execute(f"create or replace temp table fresh_rows as select {table.spec.select_list} from ({select})")
-    fresh = con.execute(f"select {day}, count(*) from fresh_rows group by 1").fetchall()
+    written = con.execute("select count(*) from fresh_rows").fetchall()[0][0]
     low, high = day_bounds(days)
-    touched = list(old.between(low, high))
-    kept = f"select * from ({old.select(touched)}) where {day} not in (select day from replaced_days)"
-    counts = dict(fresh)
-    for known, rows in con.execute(f"select {day}, count(*) from ({kept}) group by 1").fetchall() if touched else []:
-        counts[known] = rows
-    dense = [known for known, rows in counts.items() if rows >= dense_day_rows]
-    rows_sql = f"select * from fresh_rows union all {kept}" if touched else "select * from fresh_rows"
-    adds = []
-    if counts:
-        chunk = chunk_expression(day, dense)
-        adds = table.write(con, f"select *, {chunk} as chunk from ({rows_sql})", "days", chunked=True)
-    written = sum(rows for _, rows in fresh)
+    touched = old.between(low, high)
+    if touched:
+        con.execute(f"insert into fresh_rows select * from ({old.select(touched)}) "
+                    f"where {day} not in (select day from replaced_days)")  # fmt: skip
+    rows = dict(con.execute(f"select {day}, count(*) from fresh_rows group by 1").fetchall())
+    adds = table.write_days(con, "select * from fresh_rows", "days", rows, dense_day_rows)
     con.execute("drop table fresh_rows; drop table replaced_days")
     if not adds and not touched:
         return delta.version(), written

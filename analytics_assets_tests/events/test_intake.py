@@ -11,6 +11,7 @@ import yaml
 from analytics_assets.events.days import DayRange, ranges
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.pipeline import StillWritten, move_into
 from analytics_assets.settings import UserError
 from analytics_assets_tests.builders import DAY, NOON, NOW, Line, Opener, a_config, an_event, at, write_events
 
@@ -20,9 +21,11 @@ BROKEN = {
     "missing_message_id": {"message_id": None},
     "too_long:message_id": {"message_id": "m" * 256},
     "too_long:user_id": {"user_id": "u" * 256},
-    "too_long:anonymous_id": {"anonymous_id": "é" * 128},
+    "too_long:anonymous_id": {"anonymous_id": "é" * 256},
     "too_long:session_id": {"session_id": "s" * 256},
     "too_long:event": {"event": "e" * 256},
+    "too_long:page_url": {"page_url": "https://acme.test/" + "p" * 4096},
+    "too_long:product_id": {"product_id": "p" * 4097},
     "unknown_type": {"type": "purchase"},
     "missing_event": {"event": None},
     "missing_time": {"timestamp": None},
@@ -53,7 +56,8 @@ def test_one_broken_signal_rejects_the_record_with_its_reason_and_keeps_it_as_it
 @pytest.mark.parametrize(
     "limit",
     [
-        {"message_id": "m" * 255},
+        {"message_id": "é" * 255},
+        {"page_title": "é" * 4096},
         {"timestamp": "2010-01-01T00:00:00"},
         {"timestamp": NOW + timedelta(hours=24)},
         {"properties": {f"k{n}": n for n in range(200)}},
@@ -155,7 +159,7 @@ def test_a_file_that_breaks_off_in_the_middle_leaves_nothing(
     """A text of several slices whose last line is no record any more: what was read before is not kept either."""
     import gzip
 
-    monkeypatch.setattr("analytics_assets.sources.readers.SLICE_BYTES", 2_000)
+    monkeypatch.setattr("analytics_assets.sources.text.SLICE_BYTES", 2_000)
     whole = write_events(tmp_path / "whole.ndjson", [an_event(f"m{n}") for n in range(500)]).read_bytes()
     cut = tmp_path / "cut.ndjson.gz"
     cut.write_bytes(gzip.compress(whole, mtime=0)[:-20])
@@ -198,7 +202,53 @@ def test_a_link_that_leaves_the_landing_folder_is_refused(line: Line, tmp_path: 
     folder.mkdir()
     (folder / "link.ndjson").symlink_to(secret)
     waiting, refused = line.pipeline.landed(NOW.replace(year=2100))
-    assert waiting == [] and refused == ["landing/acme/link.ndjson: is a link that leaves the landing folder"]
+    assert waiting == [] and refused == ["landing/acme/link.ndjson: is a link that leaves the tenant's folder"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_left_alone_until_it_is_whole(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_events(line.pipeline.home.landing / "acme" / "growing.ndjson", [an_event()])
+    store = line.pipeline.intake.store
+
+    def store_while_it_grows(*arguments: Any, **options: Any) -> Any:
+        with path.open("a") as file:
+            file.write(json.dumps(an_event("m2"), default=str) + "\n")
+        return store(*arguments, **options)
+
+    monkeypatch.setattr(line.pipeline.intake, "store", store_while_it_grows)
+    (waiting,), _ = line.pipeline.landed(NOW.replace(year=2100))
+    with pytest.raises(StillWritten, match=r"growing\.ndjson is still being written"):
+        line.pipeline.load_landed(line.con, waiting, line.now)
+    assert (line.keys(), path.exists()) == ([], True)
+    monkeypatch.undo()
+    assert line.pipeline.load_landed(line.con, waiting, line.now).events == 2
+
+
+def test_what_is_written_after_the_load_is_not_carried_away_with_the_file(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_events(line.pipeline.home.landing / "acme" / "growing.ndjson", [an_event()])
+
+    def move_then_write(folder: Path, source: Path, name: str) -> Path:
+        with source.open("a") as file:
+            moved = move_into(folder, source, name)
+            file.write(json.dumps(an_event("m2"), default=str) + "\n")
+        return moved
+
+    monkeypatch.setattr("analytics_assets.pipeline.move_into", move_then_write)
+    (waiting,), _ = line.pipeline.landed(NOW.replace(year=2100))
+    with pytest.raises(StillWritten, match="it stays in its landing folder"):
+        line.pipeline.load_landed(line.con, waiting, line.now)
+    monkeypatch.undo()
+    assert path.exists()
+    report = line.pipeline.load_landed(line.con, waiting, line.now)
+    assert (report.duplicates, report.events, line.keys()) == (1, 1, [("acme", "m1"), ("acme", "m2")])
+
+
+def test_an_empty_file_of_one_kind_says_nothing_of_one_of_another_kind(line: Line, tmp_path: Path) -> None:
+    for name in ("empty.ndjson", "empty.parquet"):
+        (tmp_path / name).touch()
+    assert line.load(tmp_path / "empty.ndjson").status == "loaded"
+    assert line.load(tmp_path / "empty.parquet").status == "set_aside"
 
 
 def test_a_batch_names_the_days_that_wait_for_a_rebuild(line: Line) -> None:

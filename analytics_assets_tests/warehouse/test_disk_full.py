@@ -4,7 +4,6 @@ The limit is that of a file's size in a process of its own, which every system h
 on a full disk.
 """
 
-import multiprocessing
 import resource
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,9 +14,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.publish import current_path, versions
 from analytics_assets_tests.builders import Line, Opener, an_event, at, rows_of, write_events
-
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["analytics_assets_tests.builders"])
+from analytics_assets_tests.faults import FORK
 
 
 def work(home: Path, config: Path, what: str, file: Path, room: int, said: Connection) -> None:

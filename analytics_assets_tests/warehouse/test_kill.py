@@ -2,7 +2,6 @@
 published file never meet a broken or a mixed version.
 """
 
-import multiprocessing
 import random
 import signal
 import subprocess
@@ -18,12 +17,10 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets_tests.builders import DAY, Line, Opener, a_config, an_event, at, published, write_events
+from analytics_assets_tests.faults import FORK
 
 SEED = 20260310
 BATCHES_TO_LOAD = 4
-# Fork is out of the question with a storage library that has threads; the fork server only has the modules.
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["analytics_assets_tests.builders"])
 
 
 def work(home: Path, config: Path, what: str, files: list[Path], said: Connection) -> None:

@@ -1,14 +1,13 @@
 """Looking after storage: fewer files, the same rows, and nothing removed that a present or kept version needs."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.warehouse.maintain import closed_groups, layout_advice
 from analytics_assets.warehouse.table import DataFile, Snapshot
-from analytics_assets_tests.builders import NOON, Line, an_event, at, rows_of
+from analytics_assets_tests.builders import NOON, Line, Opener, an_event, at, rows_of
 
 
 def files_of(line: Line) -> tuple[DataFile, ...]:
@@ -62,9 +61,12 @@ def test_days_that_may_still_get_events_are_left_alone(line: Line) -> None:
     assert files_of(line) == before
 
 
-def a_file(low: float, high: float, *, size: int = 1000) -> DataFile:
-    """A file from day `low` to day `high` after the usual noon."""
-    return DataFile(f"{low}-{high}", 10, size, NOON + timedelta(days=low), NOON + timedelta(days=high))
+DENSE = 1000
+
+
+def a_file(low: float, high: float, *, size: int = 1000, rows: int = 10) -> DataFile:
+    """A file from day `low` to day `high` after the usual noon, 10 March."""
+    return DataFile(f"{low}-{high}", rows, size, NOON + timedelta(days=low), NOON + timedelta(days=high))
 
 
 @pytest.mark.parametrize(
@@ -73,17 +75,39 @@ def a_file(low: float, high: float, *, size: int = 1000) -> DataFile:
         ([a_file(0, 0), a_file(0, 0.1)], {"2026-03-10": 2}),
         ([a_file(0, 0)], {}),
         ([a_file(0, 0), a_file(1, 1)], {}),
-        # Files that span days are those of a month, once the month is closed.
-        ([a_file(-20, -15), a_file(-18, -12)], {"2026-02": 2}),
-        ([a_file(0, 2), a_file(1, 3)], {}),
-        # A file over two months is nobody's.
-        ([a_file(-20, 0), a_file(-20, 0)], {}),
+        # A file that spans days is that of its newest day.
+        ([a_file(-1, 0), a_file(0, 0)], {"2026-03-10": 2}),
+        # Thin days of a closed month come together.
+        ([a_file(-20, -15), a_file(-18, -12), a_file(-45, -45)], {"2026-02": 2}),
+        ([a_file(-20, -20, rows=DENSE), a_file(-18, -18, rows=DENSE)], {}),
+        # A few late rows do not make a large file be written again; many files do.
+        ([a_file(0, 0, size=11_000), a_file(0, 0)], {}),
+        ([a_file(0, 0, size=90_000), *[a_file(0, 0)] * 7], {"2026-03-10": 8}),
         ([a_file(0, 0, size=1 << 30), a_file(0, 0)], {}),
+        # What may still change waits.
+        ([a_file(4, 4), a_file(4, 5)], {}),
     ],
 )
-def test_only_small_files_of_one_closed_day_or_month_become_one(files: list[DataFile], groups: dict[str, int]) -> None:
-    found = closed_groups(Snapshot(EVENTS, 1, tuple(files)), NOON + timedelta(days=5))
+def test_the_small_files_of_a_closed_day_or_month_become_one_where_it_pays(
+    files: list[DataFile], groups: dict[str, int]
+) -> None:
+    found = closed_groups(Snapshot(EVENTS, 1, tuple(files)), NOON + timedelta(days=4.5), DENSE)
     assert {name: len(members) for name, members in found.items()} == groups
+
+
+def test_late_rows_find_their_way_to_the_file_of_their_day(open_line: Opener) -> None:
+    line = open_line(limits={"storage": {"dense_day_rows": 40}})
+    for day in range(-33, -30):
+        for number in range(3):
+            fresh = [an_event(f"{day}-{number}-{n}", timestamp=at(n / 10, day=day)) for n in range(40)]
+            late = [an_event(f"late-{day}-{number}-{n}", timestamp=at(n / 10, day=day - 1)) for n in range(20)]
+            line.load([*fresh, *late])
+    assert len(files_of(line)) == 9
+    before = line.digest(EVENTS, without=())
+    line.pipeline.compact(line.con, line.now)
+    assert line.digest(EVENTS, without=()) == before
+    # Three full days, and the one before them that got late rows only.
+    assert [file.low.date() == file.high.date() for file in files_of(line) if file.low and file.high] == [True] * 4
 
 
 def test_a_sweep_removes_what_no_version_names_and_counts_it(line: Line) -> None:
@@ -128,13 +152,3 @@ def test_the_advice_names_a_table_of_many_tiny_files_and_no_other() -> None:
     assert layout_advice(many, 50_000).too_many_tiny_files
     assert not layout_advice(few, 50_000).too_many_tiny_files
     assert layout_advice(many, 50_000).share_per_day == pytest.approx(0.01)
-
-
-def test_the_unused_folder_of_a_chunk_goes_with_its_last_file(line: Line, tmp_path: Path) -> None:
-    line.load([an_event("1", timestamp=at(0, day=-40)), an_event("2", timestamp=at(0, day=-80))])
-    line.load([an_event("3", timestamp=at(0, day=-40)), an_event("4", timestamp=at(0, day=-80))])
-    line.pipeline.compact(line.con, line.now)
-    line.pipeline.sweep(line.con)
-    folders = [path for path in line.pipeline.table(EVENTS).path.glob("chunk=*") if not any(path.iterdir())]
-    assert folders == []
-    assert len(line.keys()) == 4

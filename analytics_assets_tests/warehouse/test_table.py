@@ -7,11 +7,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.spec import Column, TableSpec
-from analytics_assets.warehouse.table import Table, chunk_expression, replace_all, replace_days
+from analytics_assets.warehouse.table import Table, file_groups, replace_all, replace_days
 from analytics_assets_tests.builders import DAY, NOON
 
 COUNTS = TableSpec(
@@ -168,9 +170,45 @@ def test_what_a_commit_says_of_a_file_is_true(counts: Table, con: duckdb.DuckDBP
     assert add.size == (counts.path / add.path).stat().st_size
 
 
-def test_a_chunk_is_the_day_if_dense_and_the_month_if_not(con: duckdb.DuckDBPyConnection) -> None:
-    select = f"select {chunk_expression('day', [DAY])} from (select unnest(?::date[]) as day)"
-    assert con.execute(select, [days(0, 1)]).fetchall() == [("2026-03-10",), ("2026-03",)]
+@pytest.mark.parametrize(
+    ("near_days", "groups"),
+    [
+        # From 8 March, with 10 and 11 March dense, to 1 April.
+        (0, [[-2, -1, 20], [0], [1], [22]]),
+        (1, [[-2, 20], [-1, 0], [1], [22]]),
+        (2, [[-2, -1, 0], [1], [20], [22]]),
+    ],
+)
+def test_a_dense_day_has_a_file_and_thin_days_share_one_a_month_or_that_of_a_near_dense_day(
+    near_days: int, groups: list[list[int]]
+) -> None:
+    rows = dict.fromkeys(days(-2, -1, 20, 22), 1) | dict.fromkeys(days(0, 1), DENSE)
+    found = file_groups(rows, DENSE, near_days)
+    assert sorted([(day - DAY).days for day in group] for group in found) == sorted(groups)
+
+
+@given(
+    rows=st.dictionaries(st.integers(-40, 40), st.integers(1, 2 * DENSE), min_size=1, max_size=12),
+    near_days=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_written_once_whatever_the_days(
+    rows: dict[int, int], near_days: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = Table(tmp_path_factory.mktemp("home"), COUNTS)
+    with duckdb.connect() as con:
+        table.open()
+        con.execute("create table asked as select unnest(?::date[]) as date, unnest(?::int[]) as many",
+                    [days(*rows), list(rows.values())])  # fmt: skip
+        select = "select date, 'name' as name, unnest(range(many)) as n from asked"
+        adds = table.write_days(
+            con, select, "t", dict(zip(days(*rows), rows.values(), strict=True)), DENSE, near_days=near_days
+        )
+        files = [str(table.path / add.path) for add in adds]
+        found = con.execute("select date, count(*), count(distinct n) from read_parquet(?) group by 1", [files]).fetchall()
+    assert found and {day: (count, distinct) for day, count, distinct in found} == {
+        DAY + timedelta(days=day): (many, many) for day, many in rows.items()
+    }
 
 
 def test_a_lock_that_is_held_refuses_others_and_says_for_how_long(home: Home) -> None:

@@ -1,15 +1,13 @@
 """Several processes at once: writers that bring the same events, and readers beside them."""
 
-import multiprocessing
 from collections import Counter
 from pathlib import Path
 
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets_tests.builders import DAY, Line, Opener, an_event, at, rows_of, write_events
+from analytics_assets_tests.faults import FORK
 
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["analytics_assets_tests.builders"])
 WRITERS, FILES, EVENTS_A_FILE, STEP = 4, 6, 300, 200
 
 

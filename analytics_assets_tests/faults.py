@@ -1,0 +1,54 @@
+"""What tests of faults share: processes that are really killed, and a look at all that readers see."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from analytics_assets_tests.builders import digest, published
+
+# Fork is out of the question with a storage library that has threads; the fork server only has the modules. All that a
+# command imports is among them, so that a kill meets work and not the start.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    [
+        "analytics_assets_tests.builders",
+        "analytics_assets.cli",
+        "analytics_assets.defs.run",
+        "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+        "dbt.adapters.duckdb.connections",
+        "dbt.cli.main",
+    ]
+)
+# More rounds of random kills than a test run has time for.
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
+
+# What two runs over the same files may differ in.
+_OF_THE_RUN = ("received_at", "seconds")
+
+
+def shown(path: Path) -> dict[str, tuple[int, int]]:
+    """Rows and order-free digest of every table and view of a published file; of `published_tables` only the names."""
+    found = {}
+    with published(path) as con:
+        for (name,) in con.execute("select table_name from information_schema.tables").fetchall():
+            described = [row[0] for row in con.execute(f"describe {name}").fetchall()]
+            columns = ["table", "rows"] if name == "published_tables" else [c for c in described if c not in _OF_THE_RUN]
+            found[name] = digest(con, f"from {name}", columns)
+    return found
+
+
+def run(work: Callable[..., None], *arguments: Any) -> int:
+    """Run `work` in a process of its own to its end, or to where it kills itself; returns its exit code."""
+    child = FORK.Process(target=work, args=arguments)
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def die() -> None:
+    """The end of this process, as by `kill -9`."""
+    os.kill(os.getpid(), signal.SIGKILL)
