@@ -1,40 +1,178 @@
 """What a person sees of a run: progress while it works, and tables when it is done."""
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from analytics_assets.settings import Settings, UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.progress import Progress as Bars
+    from rich.text import Text
 
+    from analytics_assets.events.intake import BatchReport
     from analytics_assets.pipeline import Pipeline
+
+# Data may hold what a terminal obeys: escape sequences, line ends, marks that turn the direction of writing; and file names
+# may hold bytes that no encoding writes.
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Text that a terminal only shows: a control character stands as its escape, such as `\\x1b`."""
+    return _UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """One line for a person."""
+    click.echo(plain(text), err=err)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+# Progress
+
+
+class Display(Protocol):
+    """Where a step is shown. `total` is None while nobody knows it; `count` says in words how far it is."""
+
+    def begin(self, text: str, done: float = 0, total: float | None = None, count: str = "") -> None: ...
+
+    def move(self, done: float, total: float | None, count: str) -> None: ...
+
+
+class BarDisplay:
+    """A bar in a terminal."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._task = bars.add_task("starting", total=None, count="")
+
+    def begin(self, text: str, done: float = 0, total: float | None = None, count: str = "") -> None:
+        self._bars.reset(self._task, description=plain(text), completed=int(done), total=total, count=count)
+        self.move(done, total, count)
+
+    def move(self, done: float, total: float | None, count: str) -> None:
+        self._bars.update(self._task, completed=done, total=total, count=count)
+
+
+class LineDisplay:
+    """Lines where there is no terminal: one when a step begins, and one whenever nothing was said for `every` seconds."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic, every: float = 5.0) -> None:
+        self._write, self._clock, self._every = write, clock, every
+        self._text, self._count = "starting", ""
+        self._began = self._said = clock()
+
+    def begin(self, text: str, done: float = 0, total: float | None = None, count: str = "") -> None:
+        self._text, self._count = text, ""
+        self._began = self._said = self._clock()
+        self._write(f"{text} ({count})" if count else text)
+
+    def move(self, done: float, total: float | None, count: str) -> None:
+        self._count = count
+        self.beat()
+
+    def beat(self) -> None:
+        """Say how far the step is, unless something was said just now."""
+        now = self._clock()
+        if now - self._said >= self._every:
+            self._said = now
+            self._write(", ".join(filter(None, (f"{self._text}: {now - self._began:.0f} s", self._count))))
+
+
+@contextmanager
+def _display() -> Iterator[Display]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.fields[count]}", markup=False), TimeElapsedColumn(), console=console, transient=True,
+        ) as bars:  # fmt: skip
+            yield BarDisplay(bars)
+        return
+    say("starting", err=True)
+    lines = LineDisplay(lambda text: say(f"{datetime.now():%H:%M:%S} {text}", err=True))  # noqa: DTZ005 - a person's clock
+    done = threading.Event()
+
+    def beats() -> None:
+        while not done.wait(0.5):
+            lines.beat()
+
+    beating = threading.Thread(target=beats, daemon=True)
+    beating.start()
+    try:
+        yield lines
+    finally:
+        done.set()
+        beating.join()
+
+
+def readable_bytes(path: Path) -> int | None:
+    """Bytes that reading a file goes through; None where that is not known before it was read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return size
+        if size < 4:
+            return None
+        file.seek(-4, 2)
+        # gzip ends with the size of its last member, modulo 4 GiB: less than the packed file where there are several.
+        unpacked = int.from_bytes(file.read(4), "little")
+    return unpacked if unpacked > size else None
 
 
 class Runner:
-    """Jobs with a line or a bar for each."""
+    """Jobs that show how far they are. A refresh says its step of all steps, a load its share of the file."""
 
-    def __init__(self, jobs: Any, stages: "Pipeline", note: Callable[[str], None]) -> None:
-        self._jobs, self._stages, self._note = jobs, stages, note
+    # What `refresh` says of a range of days: sessions, marts, users, publishing.
+    STAGES = 4
 
-    def ingest(self, path: Path, source: str, tenant: str | None) -> Any:
-        """Load one file as a Dagster run; returns its BatchReport."""
-        from analytics_assets.events.intake import utc_now
+    def __init__(self, settings: Settings, display: Display) -> None:
+        # Dagster takes seconds to import, while the display already says that something happens.
+        from analytics_assets.defs.resources import Progress
+        from analytics_assets.defs.run import Jobs
+        from analytics_assets.pipeline import Pipeline
 
+        runner = self
+
+        class Shown(Progress):
+            @contextmanager
+            def loading(self, context: Any, label: str, path: Path) -> Iterator[Callable[[int, int], None]]:
+                yield runner._loading(path)
+
+            def stage(self, text: str) -> None:
+                runner._stage(text)
+
+            def part(self, done: int, total: int) -> None:
+                runner._part(done, total)
+
+        self._display, self._step, self._steps = display, 0, 1
+        self._jobs, self._stages = Jobs(settings, {"progress": Shown()}), Pipeline(settings)
+
+    def ingest(self, path: Path, source: str, tenant: str | None) -> "BatchReport":
+        """Load one file as a Dagster run."""
         self._stages.source(source)
-        self._note(f"loading {path.name}")
+        self._display.begin(f"loading {path.name}")
         known = self._stages.known(path, source, tenant)
         if known:
             return known
         self._jobs.run("ingest", ops={"intake": {"path": str(path.resolve()), "source": source, "tenant": tenant}})
         report = self._stages.report(path, source, tenant)
         if report is None:
-            raise UserError(f"{path.name} was loaded at {utc_now()} but its batch is not listed; run it again")
+            raise UserError(f"{path.name} was loaded but its batch is not listed; run it again")
         return report
 
     def refresh(self, release: bool = False) -> bool:
@@ -47,105 +185,117 @@ class Runner:
         with self._stages.connect() as con:
             found = ranges(self._stages.pending(con))
         config = {"analytics_duckdb": {"release": release}}
+        self._step, self._steps = 0, self.STAGES * len(found) or 1
         for days in found:
-            first, last = days.first, days.last
-            self._note(f"rebuilding {first}" + (f" to {last}" if last != first else ""))
+            self._display.begin(f"rebuilding {days.first}" + (f" to {days.last}" if days.last != days.first else ""))
             self._jobs.run("refresh", ops=config, tags=range_tags(days))
+        # A data home without any event has nothing to publish.
         if not found and self._stages.last_rebuild() is not None:
-            self.publish_if_built(release)
+            self._jobs.run("publish", ops=config)
         return current_version(self._stages.home) != before
 
-    def publish_if_built(self, release: bool = False) -> None:
-        """Publish without rebuilding; a data home without any event has nothing to publish."""
-        self._jobs.run("publish", ops={"analytics_duckdb": {"release": release}})
+    def _loading(self, path: Path) -> Callable[[int, int], None]:
+        total = readable_bytes(path)
+        rows = size = 0
+
+        def advance(more_rows: int, more_size: int) -> None:
+            nonlocal rows, size
+            rows, size = rows + more_rows, size + more_size
+            self._display.move(size, total if total and size <= total else None, counted(rows, "record"))
+
+        return advance
+
+    def _stage(self, text: str) -> None:
+        self._step += 1
+        self._display.begin(text, self._step - 1, self._steps, f"step {self._step} of {self._steps}")
+
+    def _part(self, done: int, total: int) -> None:
+        share = self._step - 1 + done / total
+        self._display.move(share, self._steps, f"step {self._step} of {self._steps}, {done} of {total} models and tests")
 
 
 @contextmanager
-def running(chosen: Settings) -> Iterator[Runner]:
+def running(settings: Settings) -> Iterator[Runner]:
     """Jobs that run in this process and show progress on standard error: a bar in a terminal, lines otherwise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    # Dagster takes seconds to import: say that something happens first.
-    if console.is_terminal:
-        bars = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(), console=console, transient=True,
-        )  # fmt: skip
-        with bars:
-            task = bars.add_task("starting", total=None, count="")
-
-            def note(text: str) -> None:
-                bars.update(task, description=text, count="")
-
-            def count(label: str, rows: int) -> None:
-                bars.update(task, description=label, count=f"{rows:,} records")
-
-            yield _runner(chosen, note, count)
-    else:
-        click.echo("starting", err=True)
-
-        def say(text: str) -> None:
-            click.echo(f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005 - a person's clock
-
-        yield _runner(chosen, say, lambda label, rows: say(f"{label}: {rows:,} records"))
+    with _display() as display:
+        yield Runner(settings, display)
 
 
-def _runner(chosen: Settings, note: Callable[[str], None], count: Callable[[str, int], None]) -> Runner:
-    from analytics_assets.defs.resources import Progress
-    from analytics_assets.defs.run import Jobs
-    from analytics_assets.pipeline import Pipeline
+# Tables
 
-    class Shown(Progress):
-        @contextmanager
-        def bar(self, context: Any, label: str) -> Iterator[Callable[[int], None]]:
-            done = 0
-
-            def advance(rows: int) -> None:
-                nonlocal done
-                done += rows
-                count(label, done)
-
-            yield advance
-
-        def stage(self, text: str) -> None:
-            note(text)
-
-    return Runner(Jobs(chosen, {"progress": Shown()}), Pipeline(chosen), note)
+_NUMBERS = {"received", "rejected", "duplicates", "events", "sessions", "records", "rows", "version", "seconds"}
+Rows = Iterable[Sequence[object]]
 
 
-def rich_table(*columns: str) -> "RichTable":
+def show(columns: Sequence[str], rows: Rows, *, tall: bool = False) -> None:
+    """A table on standard output. Numbers of its known columns stand to the right; None is an empty cell.
+
+    With `tall`, what is too wide for the terminal stands as a list of columns and values for each row.
+    """
     from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    numbers = ("received", "rejected", "duplicates", "events", "sessions", "records", "rows", "version", "seconds")
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
-
-
-def show(renderable: object) -> None:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    # Text, since rich would take square brackets for its own markup.
+    names = [Text(plain(column)) for column in columns]
+    cells = [[Text(plain(_cell(value))) for value in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in names:
+        number = name.plain in _NUMBERS
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    for row in cells:
+        table.add_row(*row)
+    console = Console()
     # A pipe has no width: let tables have what they need.
     if not console.is_terminal:
         console = Console(width=10_000)
-    console.print(renderable, markup=False)
+    with console.capture() as capture:
+        if tall and cells and _width(names, *cells) > console.width:
+            for row in cells:
+                upright = Table("", "", box=None, show_header=False, pad_edge=False)
+                for pair in zip(names, row, strict=True):
+                    upright.add_row(*pair)
+                console.print(upright, console.width * "\u2500", sep="\n")
+        else:
+            console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
 
 
-def batch_table(reports: Sequence[Any]) -> "RichTable":
-    table = rich_table("file", "source", "tenant", "received", "rejected", "duplicates", "events", "seconds", "what happened")
-    for report in reports:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected_by_reason.items())
-        said = "loaded before, nothing changed" if report.known_before else report.reason or reasons or report.status
-        table.add_row(
-            report.file, report.source, report.tenant or "(by row)", f"{report.received:,}", f"{report.rejected:,}",
-            f"{report.duplicates:,}", f"{report.events:,}", f"{report.seconds:.1f}", said,
-        )  # fmt: skip
-    return table
+def _width(*rows: "Sequence[Text]") -> int:
+    return sum(max(cell.cell_len for cell in column) + 2 for column in zip(*rows, strict=True)) - 2
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_cell, value))}]"
+    if isinstance(value, datetime):
+        return str(value)[:19]
+    return str(value)
+
+
+def show_batches(reports: Sequence["BatchReport"]) -> None:
+    """A row a batch, then a line for each of which there is more to say."""
+    show(("file", "source", "tenant", "received", "rejected", "duplicates", "events"), map(_batch_row, reports))
+    told = [f"{report.file}: {what}" for report in reports if (what := _what_happened(report))]
+    for line in told:
+        say(line)
+    if told:
+        click.echo()
+
+
+def _batch_row(report: "BatchReport") -> Sequence[object]:
+    numbers = (f"{count:,}" for count in (report.received, report.rejected, report.duplicates, report.events))
+    return (report.file, report.source, report.tenant or "(by row)", *numbers)
+
+
+def _what_happened(report: "BatchReport") -> str | None:
+    if report.known_before:
+        return "loaded before, nothing changed"
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected_by_reason.items())
+    return f"rejected: {rejected}" if rejected else None
 
 
 def state_of(stages: "Pipeline") -> dict[str, Any]:
@@ -164,6 +314,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "home": str(stages.home.root),
         "version": current,
         "held": publishing.held(stages.home),
+        "newer_is_built": False,
         "days_waiting": len(pending),
         "files_waiting": len(landed),
         "files_refused": refused,
@@ -189,7 +340,17 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         state["sessions"] = con.execute("select count(*) from sessions").fetchall()[0][0]
         state["published_at"] = con.execute("select max(published_at) from published_tables").fetchall()[0][0]
     state["age_minutes"] = round((now - state["published_at"]).total_seconds() / 60, 1)
+    state["newer_is_built"] = _newer_is_built(stages, {line["table"]: line["table_version"] for line in state["tables"]})
     return state
+
+
+def _newer_is_built(stages: "Pipeline", shown: dict[str, int]) -> bool:
+    """Whether a rebuild made something that readers do not see."""
+    built = {spec.name: stages.table(spec).snapshot().version for spec in stages.specs if spec.name in shown}
+    last = stages.last_rebuild()
+    # What intake writes is no result of a rebuild.
+    built = {name: version for name, version in built.items() if name not in ("events", "rejected_events", "batches")}
+    return (last or 0) > shown["events"] or any(version > shown[name] for name, version in built.items())
 
 
 def _records(con: Any, query: str) -> list[dict[str, Any]]:
@@ -200,55 +361,89 @@ def _records(con: Any, query: str) -> list[dict[str, Any]]:
 
 def show_state(state: dict[str, Any]) -> None:
     if state["version"] is None:
-        click.echo(f"nothing is published in {state['home']}; run `analytics demo` or drop files into its landing folders")
+        say(f"nothing is published in {state['home']}; run `analytics demo` or drop files into its landing folders")
     else:
-        click.echo(f"version {state['version']} published {state['published_at']:%Y-%m-%d %H:%M:%S} UTC: {state['path']}")
-        table = rich_table("table", "rows", "data through (UTC)")
-        for line in state["tables"]:
-            table.add_row(line["table"], f"{line['rows']:,}", str(line["data_through"])[:19])
-        show(table)
-        _show_tenants(state["tenants"])
+        say(_published_line(state))
+        _show_published(state)
+        show_tenants(state["tenants"])
+    for line in waiting_lines(state):
+        say(line)
+
+
+def _published_line(state: dict[str, Any]) -> str:
+    return f"version {state['version']} published {state['published_at']:%Y-%m-%d %H:%M:%S} UTC: {state['path']}"
+
+
+def _show_published(state: dict[str, Any]) -> None:
+    rows = [(line["table"], f"{line['rows']:,}", line["data_through"]) for line in state["tables"]]
+    show(("table", "rows", "data through (UTC)"), rows)
+
+
+def show_tenants(tenants: list[dict[str, Any]], most: int = 100) -> None:
+    """How fresh each tenant is; of more than `most`, the rest by the one that is furthest behind."""
+    shown, rest = tenants[:most], tenants[most:]
+    rows = [(line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"]) for line in shown]
+    if rest:
+        oldest = min(rest, key=lambda line: line["data_through"])
+        events = f"{sum(line['events'] for line in rest):,}"
+        name = f"{len(rest)} more, the oldest: {oldest['tenant']}"
+        rows.append((name, events, oldest["data_through"], oldest["received_through"]))
+    show(("tenant", "events", "data through (UTC)", "received (UTC)"), rows)
+
+
+def waiting_lines(state: dict[str, Any]) -> list[str]:
+    """What readers do not see yet, and why, a line each."""
+    lines = []
     if state["held"]:
-        click.echo(f"publishing is held since a rollback ({state['held']}); `analytics publish` releases it")
-    waiting = [(state["days_waiting"], "day to rebuild", "days to rebuild"), (state["files_waiting"], "file", "files")]
-    said = [f"{count:,} {one if count == 1 else many}" for count, one, many in waiting if count]
-    click.echo(f"waiting: {', '.join(said)}" if said else "nothing waits")
-    for line in state["files_refused"]:
-        click.echo(f"not taken: {line}")
+        newer = "newer data are built but held" if state["newer_is_built"] else "nothing newer is built"
+        lines.append(f"publishing is held since a rollback ({state['held']}): {newer}; `analytics publish` releases it")
+    elif state["newer_is_built"] and not state["days_waiting"]:
+        lines.append("newer data are built but not published; run `analytics publish`")
+    waiting = []
+    if state["days_waiting"]:
+        waiting.append(counted(state["days_waiting"], "day to rebuild", "days to rebuild"))
+    if state["files_waiting"]:
+        waiting.append(counted(state["files_waiting"], "file"))
+    if waiting:
+        lines.append(f"waiting: {', '.join(waiting)}")
+    lines.extend(f"not taken: {line}" for line in state["files_refused"])
+    return lines or ["nothing waits"]
 
 
-def _show_tenants(tenants: list[dict[str, Any]], most: int = 12) -> None:
-    table = rich_table("tenant", "events", "data through (UTC)", "received (UTC)")
-    for line in tenants[:most]:
-        table.add_row(line["tenant"], f"{line['events']:,}", str(line["data_through"])[:19], str(line["received_through"])[:19])
-    if len(tenants) > most:
-        rest = tenants[most:]
-        newest = max(str(line["data_through"])[:19] for line in rest)
-        received = max(str(line["received_through"])[:19] for line in rest)
-        table.add_row(f"{len(rest)} more", f"{sum(line['events'] for line in rest):,}", newest, received)
-    show(table)
-
-
-def show_demo(stages: "Pipeline", reports: Sequence[Any], changed: bool) -> None:
+def show_demo(stages: "Pipeline", reports: Sequence["BatchReport"], changed: bool) -> None:
+    """What became of the demo's files, whatever else the data home holds, and the state of the home."""
     state = state_of(stages)
-    show(batch_table(reports))
-    received, rejected_rows = sum(r.received for r in reports), sum(r.rejected for r in reports)
-    known = sum(line["events"] for line in state["tenants"])
-    duplicates = received - rejected_rows - known
-    table = rich_table("", "records")
-    table.add_row("received", f"{received:,}")
-    for reason, count in state["rejected"].items():
-        table.add_row(f"rejected: {reason}", f"{count:,}")
-    table.add_row("duplicates", f"{duplicates:,}")
-    table.add_row("events", f"{known:,}")
-    table.add_row("sessions", f"{state['sessions']:,}")
-    show(table)
-    show_state(state)
+    show_batches(reports)
+    show_tenants(state["tenants"])
+    _show_published(state)
+    show(("", "records"), [(name, f"{count:,}") for name, count in demo_totals(state["path"], reports)])
+    say(_published_line(state))
+    for line in waiting_lines(state):
+        say(line)
     if not changed:
-        click.echo("nothing changed: the same files were loaded before, and the published version stays")
+        say("nothing changed: the same files were loaded before, and the published version stays")
     click.echo("\nlook at it:")
-    click.echo(
-        '  .venv/bin/analytics sql "select tenant_id, sum(revenue) as revenue from revenue_daily group by 1 order by 2 desc"'
-    )
-    click.echo(f"  duckdb -readonly {state['path']}    (or any DuckDB client)")
-    click.echo("  make dev                            (the assets in Dagster's UI)")
+    say('  .venv/bin/analytics sql "select tenant_id, sum(revenue) as revenue from revenue_daily group by 1 order by 2 desc"')
+    say(f"  duckdb -readonly {state['path']}    (or any DuckDB client)")
+    say("  make dev                            (the assets in Dagster's UI)")
+
+
+def demo_totals(path: str, reports: Sequence["BatchReport"]) -> list[tuple[str, int]]:
+    """The sum over batches, as they were loaded: received = rejected + duplicates + events; and their tenants' sessions."""
+    import duckdb
+
+    rejected: dict[str, int] = {}
+    for report in reports:
+        for reason, count in report.rejected_by_reason.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    with duckdb.connect(path, read_only=True) as con:
+        tenants = "select distinct tenant_id from events where batch_id in (select unnest(?))"
+        ids = [report.batch_id for report in reports]
+        ((sessions,),) = con.execute(f"select count(*) from sessions where tenant_id in ({tenants})", [ids]).fetchall()
+    return [
+        ("received", sum(report.received for report in reports)),
+        *((f"rejected: {reason}", count) for reason, count in sorted(rejected.items())),
+        ("duplicates", sum(report.duplicates for report in reports)),
+        ("events", sum(report.events for report in reports)),
+        ("sessions of these tenants", sessions),
+    ]

@@ -10,7 +10,7 @@ from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
 from analytics_assets.defs.maintenance import compacted_events, layout_is_lean, swept_storage
 from analytics_assets.defs.marts import marts
-from analytics_assets.defs.publication import analytics_duckdb
+from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.sessions import sessions, users
 
@@ -20,7 +20,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=[intake, sessions, users, marts, analytics_duckdb, compacted_events, swept_storage],
         asset_checks=[layout_is_lean],
-        jobs=JOBS,
+        jobs=[*JOBS, rollback_publish],
         sensors=SENSORS,
         schedules=SCHEDULES,
         resources={**production_resources(), **(resources or {})},

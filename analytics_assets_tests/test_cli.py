@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ def empty_home(tmp_path: Path) -> Iterator[DataHome]:
 
 def test_ingest_shows_what_became_of_the_file_and_publishes(shop: Shop) -> None:
     assert shop.first.code == DONE
-    (line,) = [line for line in shop.first.out.splitlines() if "calls.ndjson" in line]
-    assert line.split()[:7] == ["calls.ndjson", "segment", "acme", "4", "1", "1", "2"]
-    assert line.rstrip().endswith("1 unknown_type")
+    (line,) = [line for line in shop.first.out.splitlines() if line.startswith("calls.ndjson ")]
+    assert line.split() == ["calls.ndjson", "segment", "acme", "4", "1", "1", "2"]
+    assert "calls.ndjson: rejected: 1 unknown_type" in shop.first.out
     assert "rebuilding 2025-03-10 to 2025-03-11" in shop.first.err
     rows = analytics("sql", "select date, revenue from revenue_daily order by 1", "--json").json
     assert rows == [{"date": "2025-03-10", "revenue": "10.0000"}, {"date": "2025-03-11", "revenue": "10.0000"}]
@@ -109,6 +109,13 @@ def test_an_unknown_source_or_tenant_is_one_line(shop: Shop, arguments: tuple[st
     answer = analytics("ingest", shop.home.file("more.ndjson", [a_call("m5")]), *arguments)
     assert answer.code == FAILED
     assert answer.error.startswith(error)
+
+
+def test_a_folder_without_a_file_is_wrong_usage_and_says_what_is_there(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "2025").mkdir()
+    answer = analytics("ingest", tmp_path, "--source", "segment", "--tenant", "acme")
+    assert (answer.code, answer.out) == (USAGE, "")
+    assert f"Error: there is no file in {tmp_path}, only 2025/\n" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +156,7 @@ def test_an_empty_home_says_what_to_do(empty_home: DataHome) -> None:
         answer = analytics(*command)
         assert answer.code == FAILED
         assert answer.error.startswith("nothing is published yet; run `analytics demo`")
+    assert analytics("publish").error.startswith("there is nothing to publish yet; run `analytics demo`")
 
 
 # sql
@@ -158,6 +166,45 @@ def test_sql_shows_a_table_and_counts_on_standard_error(shop: Shop) -> None:
     answer = analytics("sql", "select 'a [b] c' as text, [1, 2] as list, null as nothing")
     assert (answer.code, answer.err) == (DONE, "1 row\n")
     assert "a [b] c" in answer.out and "[1, 2]" in answer.out
+
+
+def test_sql_shows_what_a_terminal_would_obey_as_text(shop: Shop) -> None:
+    shown = analytics("sql", "select chr(27) || '[2J' as \"a\u009bb\", 'two' || chr(10) || 'lines' as t").out
+    assert shown.splitlines()[0].split() == ["a\\x9bb", "t"]
+    assert shown.splitlines()[2].split() == ["\\x1b[2J", "two\\nlines"]
+    assert analytics("sql", "select error('\x1b[2J')").error == "Invalid Input Error: \\x1b[2J"
+
+
+def test_sql_in_json_loses_no_column_and_no_digit(shop: Shop) -> None:
+    numbers = "['nan'::double, 1.5] as rates, 'inf'::float as most, {'a': 'nan'::float} as nested"
+    (row,) = analytics("sql", f"select 1 as n, 2 as n, 0.1::decimal(18, 4) as money, {numbers}", "--json").json
+    assert row == {"n": 1, "n_2": 2, "money": "0.1000", "rates": [None, 1.5], "most": None, "nested": {"a": None}}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "pivot events_daily on event using sum(events) group by date",
+        "with p as (pivot events_daily on event using sum(events) group by date) from p",
+        "describe events",
+        "summarize users",
+        "show tables",
+        "unpivot (select 1 as a, 2 as b) on a, b",
+    ],
+)
+def test_sql_runs_whatever_only_reads(shop: Shop, query: str) -> None:
+    answer = analytics("sql", query, "--json")
+    assert answer.code == DONE and answer.json
+
+
+def test_sql_reads_no_file_of_the_home_but_those_of_the_published_tables(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analytics_assets.warehouse.publish.INLINE_ROWS", 0)
+    analytics("ingest", shop.home.file("views.ndjson", [a_call("m10")]), "--source", "segment", "--tenant", "acme")
+    assert analytics("sql", "select count(*) as n from events where message_id = 'm10'", "--json").json == [{"n": 1}]
+    warehouse = shop.home.root / "warehouse"
+    log = next((warehouse / "events" / "_delta_log").glob("*.json"))
+    for files in (f"read_text('{log}')", f"glob('{warehouse}/**')", f"read_parquet('{warehouse}/events/*.parquet')"):
+        assert "Permission Error" in analytics("sql", f"from {files}").error
 
 
 def test_sql_reads_a_kept_version(shop: Shop) -> None:
@@ -175,6 +222,8 @@ def test_sql_reads_a_kept_version(shop: Shop) -> None:
         "select * from read_text('/etc/hostname')",
         "copy (select 1) to '/tmp/analytics-cli-test.csv'",
         "attach '/tmp/analytics-cli-test.duckdb' as other",
+        "copy (pivot events_daily on event using sum(events)) to '/tmp/analytics-cli-test.csv'",
+        "select 1; select 2",
         "set enable_external_access = true",
         "install httpfs",
         "select broken from nowhere",
@@ -202,6 +251,7 @@ def test_a_folder_is_loaded_file_by_file_an_unreadable_one_set_aside_and_nothing
     folder = shop.home.file("folder/b.ndjson", [a_call("m4", day="2025-03-12")]).parent
     shop.home.file("folder/a.ndjson", [a_call("m4", day="2025-03-12"), a_call("m1")])
     shop.home.file("folder/.hidden.ndjson", [a_call("m9")])
+    shop.home.file("folder/inner/d.ndjson", [a_call("m9")])
     (folder / "c.parquet").write_bytes(b"PAR1 and nothing else")
     answer = analytics("ingest", folder, "--source", "segment", "--tenant", "acme", "--no-publish", "--json")
     assert answer.code == SET_ASIDE
@@ -209,9 +259,30 @@ def test_a_folder_is_loaded_file_by_file_an_unreadable_one_set_aside_and_nothing
     assert batches == [("a.ndjson", "loaded", 1, 1), ("b.ndjson", "loaded", 1, 0), ("c.parquet", "set_aside", 0, 0)]
     (line,) = [line for line in answer.err.splitlines() if line.startswith("analytics: ")]
     assert line == f"analytics: c.parquet was set aside: {answer.json['batches'][2]['reason']}"
+    assert "left out: .hidden.ndjson, inner/ (only the visible files directly in the folder are loaded)\n" in answer.err
     assert (folder / "c.parquet").exists()
     assert shop.version == before
     assert "waiting: 1 day to rebuild" in analytics("status").out
+
+
+def test_a_failed_check_refuses_the_publish_after_what_was_loaded_is_shown(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from analytics_assets import pipeline
+
+    def build_that_fails(*arguments: Any, **options: Any) -> Any:
+        result = build(*arguments, **options)
+        first, *rest = result.tests
+        return replace(result, tests=(replace(first, status="fail", failures=1), *rest))
+
+    before, build = shop.version, pipeline.build
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "build", build_that_fails)
+        file = shop.home.file("failing.ndjson", [a_call("m11", day="2025-03-15")])
+        answer = analytics("ingest", file, "--source", "segment", "--tenant", "acme")
+    assert answer.code == REFUSED
+    assert answer.out.splitlines()[2].split() == ["failing.ndjson", "segment", "acme", "1", "0", "0", "1"]
+    assert answer.err.splitlines()[-1].startswith("analytics: the marts were not replaced, since these tests failed: ")
+    assert shop.version == before
+    assert analytics("publish", "--json").json == {"version": before + 1, "changed": True}
 
 
 def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop) -> None:
@@ -221,14 +292,17 @@ def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop) -> None:
     assert newest > 1
     back = analytics("rollback", "--reason", "a wrong price", "--json")
     assert (back.code, back.json) == (DONE, {"version": newest - 1, "held": True})
-    assert "publishing is held since a rollback (a wrong price)" in analytics("status").out
+    held = "publishing is held since a rollback (a wrong price): newer data are built but held; `analytics publish` releases it"
+    assert held in analytics("status").out.splitlines()
     assert analytics("rollback", newest - 1).error == f"version {newest - 1} is the one that readers see already"
     assert analytics("rollback", 99).error.startswith("version 99 is not kept; choose one of 1")
 
     refused = analytics(*publish, "--tenant", "acme")
     assert refused.code == REFUSED
-    assert "publishing is held since a rollback (a wrong price)" in refused.error
+    assert refused.out.splitlines()[2].split() == ["held.ndjson", "segment", "acme", "1", "0", "0", "1"]
+    assert refused.err.splitlines()[-1].startswith("analytics: publishing is held since a rollback (a wrong price)")
     assert shop.version == newest - 1
+    assert held in analytics("status").out.splitlines()
 
     released = analytics("publish", "--json")
     assert (released.code, released.json) == (DONE, {"version": newest + 1, "changed": True})

@@ -62,6 +62,7 @@ def test_every_asset_says_whose_and_what_it_is(specs: dict[str, dg.AssetSpec]) -
         assert spec.group_name not in (None, "default"), name
         assert spec.kinds, name
         assert spec.owners == ["team:data-platform"], name
+        assert spec.tags["rebuilt"] in ("by_batch", "by_day", "as_a_whole"), name
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
@@ -157,11 +158,18 @@ def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(nowhere: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("limits.yaml", "sessions:\n  inactivity_minutes: 30\n  longest_hours: a while\n", "3: sessions.longest_hours: "),
+        ("tenants.yaml", "tenants:\n  - {id: acme}\n  - {id: Acme Ltd}\n", "3: tenants.1.id: 'Acme Ltd' is no tenant slug"),
+    ],
+)
+def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
+    nowhere: Path, tmp_path: Path, name: str, text: str, said: str
+) -> None:
     config = a_config(tmp_path / "config")
-    (config / "limits.yaml").write_text("sessions:\n  inactivity_minutes: 30\n  longest_hours: a while\n")
+    (config / name).write_text(text)
     loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
     assert loaded.returncode != 0
-    assert loaded.stderr.splitlines()[-1].startswith(
-        "analytics_assets.settings.ConfigError: limits.yaml:3: sessions.longest_hours: "
-    )
+    assert loaded.stderr.splitlines()[-1].startswith(f"analytics_assets.settings.ConfigError: {name}:{said}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import asset_spec, picture, stacked_days
+from analytics_assets.defs.metadata import BY_BATCH, asset_spec, picture, stacked_days
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -31,9 +31,9 @@ class IntakeConfig(dg.Config):
 @dg.multi_asset(
     name="intake",
     specs=[
-        asset_spec(EVENTS, group="intake", kinds={"deltalake", "duckdb", "parquet"}, owner=OWNER),
-        asset_spec(REJECTED, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
-        asset_spec(BATCHES, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER),
+        asset_spec(EVENTS, group="intake", kinds={"deltalake", "duckdb", "parquet"}, owner=OWNER, tags=BY_BATCH),
+        asset_spec(REJECTED, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER, tags=BY_BATCH),
+        asset_spec(BATCHES, group="intake", kinds={"deltalake", "duckdb"}, owner=OWNER, tags=BY_BATCH),
     ],
 )
 def intake(
@@ -46,8 +46,9 @@ def intake(
     from analytics_assets.events.intake import utc_now
 
     stages = pipeline.get()
+    failed: list[str] = []
     with duckdb.get_connection() as con:
-        reports = list(_load(context, config, stages, con, progress, utc_now()))
+        reports = list(_load(context, config, stages, con, progress, utc_now(), failed))
         tables = {spec.name: stages.table(spec).snapshot() for spec in (EVENTS, REJECTED, BATCHES)}
         days = stages.events_a_day(con, reports)
     facts = _facts(reports)
@@ -56,6 +57,8 @@ def intake(
         yield dg.MaterializeResult(
             name, metadata={"dagster/row_count": snapshot.rows, "table version": snapshot.version, **shown}
         )
+    if failed:
+        raise dg.Failure(f"{', '.join(failed)}: left in the landing folder; what else was waiting is loaded")
 
 
 def _load(
@@ -65,19 +68,31 @@ def _load(
     con: "duckdb.DuckDBPyConnection",
     progress: Progress,
     now: datetime,
+    failed: list[str],
 ) -> Iterator["BatchReport"]:
+    """Load what the config names, or what waits. A landed file that fails is named in `failed` and stops no other."""
+    from analytics_assets.pipeline import StillWritten
+
     if config.path:
         if not config.source:
             raise dg.Failure(f"give the source of {config.path}; declared are {', '.join(sorted(stages.sources))}")
-        with progress.bar(context, Path(config.path).name) as advance:
+        with progress.loading(context, Path(config.path).name, Path(config.path)) as advance:
             yield stages.load(con, Path(config.path), config.source, config.tenant, now, advance)
         return
     landed, refused = stages.landed(now)
     for line in refused:
         context.log.warning(line)
     for file in landed:
-        with progress.bar(context, f"{file.tenant}/{file.path.name}") as advance:
-            report = stages.load_landed(con, file, now, advance)
+        with progress.loading(context, f"{file.tenant}/{file.path.name}", file.path) as advance:
+            try:
+                report = stages.load_landed(con, file, now, advance)
+            except StillWritten as reason:
+                context.log.info(str(reason))
+                continue
+            except Exception:
+                context.log.exception(f"{file.tenant}/{file.path.name} could not be loaded")
+                failed.append(f"{file.tenant}/{file.path.name}")
+                continue
         if report.status == "set_aside":
             context.log.warning(f"{file.path.name} was set aside: {report.reason}")
         yield report

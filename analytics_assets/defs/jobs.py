@@ -2,10 +2,15 @@
 
 import dagster as dg
 
+# What a run does stands in the UI; on the console of the daemon only what a person should know. Dagster gives a job's own
+# config to people who launch it, but not to sensors.
+CALM = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
 # Files into events; the sensors ask for it, and people with a path in the launchpad.
 ingest = dg.define_asset_job(
     "ingest",
     selection=dg.AssetSelection.assets("events", "rejected_events", "batches"),
+    config=CALM,
     description="Load waiting files, or the file named in the config, into events.",
 )
 
@@ -13,16 +18,21 @@ ingest = dg.define_asset_job(
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.groups("sessions", "staging", "marts", "published"),
+    config=CALM,
     description="Rebuild a range of days behind events, then publish.",
 )
 
 publish = dg.define_asset_job(
-    "publish", selection=dg.AssetSelection.groups("published"), description="Publish what is built; releases nothing by itself."
+    "publish",
+    selection=dg.AssetSelection.groups("published"),
+    config=CALM,
+    description="Publish what is built; releases nothing by itself.",
 )
 
 maintain = dg.define_asset_job(
     "maintain",
     selection=dg.AssetSelection.groups("maintenance"),
+    config=CALM,
     description="Compact closed days, remove files nobody needs.",
 )
 

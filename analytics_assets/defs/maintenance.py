@@ -3,10 +3,11 @@
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.defs.metadata import AS_A_WHOLE
 from analytics_assets.defs.resources import OWNER, PipelineResource
 
 
-@dg.asset(deps=["events"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER])
+@dg.asset(deps=["events"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER], tags=AS_A_WHOLE)
 def compacted_events(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
     """The files of closed days merged and ordered by tenant and time. No row changes."""
     from analytics_assets.events.intake import utc_now
@@ -23,7 +24,7 @@ def compacted_events(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.M
     )
 
 
-@dg.asset(deps=["compacted_events"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER])
+@dg.asset(deps=["compacted_events"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER], tags=AS_A_WHOLE)
 def swept_storage(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
     """Files removed that neither the present nor a kept published version names: orphans of killed runs, old versions."""
     with duckdb.get_connection() as con:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import column_lineage
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, column_lineage
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -34,6 +34,7 @@ def _asset(model: Model) -> dg.AssetSpec:
         group_name=model.layer,
         kinds={"dbt", "duckdb"},
         owners=[OWNER],
+        tags=BY_DAY if any(column.name == "date" for column in model.columns) else AS_A_WHOLE,
         metadata={"dagster/column_schema": lineage},
     )
 
@@ -57,7 +58,7 @@ def marts(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     progress.stage("marts with dbt")
     with duckdb.get_connection() as con:
-        rebuilt, result = pipeline.get().rebuild_marts(con, days_of(context))
+        rebuilt, result = pipeline.get().rebuild_marts(con, days_of(context), progress.part)
     if not result.ok:
         # The checks show what is wrong; nothing was committed, and a failed step keeps the publish from running.
         yield from (_result(test) for test in result.tests)

@@ -31,7 +31,13 @@ def column_lineage(columns: Iterable[str], upstream: Mapping[str, Iterable[str]]
     return dg.TableColumnLineage({column: deps for column, deps in found.items() if deps})
 
 
-def asset_spec(spec: TableSpec, *, group: str, kinds: set[str], owner: str, **arguments: object) -> dg.AssetSpec:
+# How a table changes; select `tag:rebuilt=by_day` in the UI for all that can be backfilled.
+BY_BATCH, BY_DAY, AS_A_WHOLE = ({"rebuilt": how} for how in ("by_batch", "by_day", "as_a_whole"))
+
+
+def asset_spec(
+    spec: TableSpec, *, group: str, kinds: set[str], owner: str, tags: Mapping[str, str], **arguments: object
+) -> dg.AssetSpec:
     """The asset of a table: its description and columns come from the table's declaration."""
     return dg.AssetSpec(
         spec.name,
@@ -39,6 +45,7 @@ def asset_spec(spec: TableSpec, *, group: str, kinds: set[str], owner: str, **ar
         group_name=group,
         kinds=kinds,
         owners=[owner],
+        tags=tags,
         metadata={"dagster/column_schema": column_schema(spec)},
         **arguments,  # type: ignore[arg-type]
     )

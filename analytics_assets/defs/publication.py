@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import picture, stacked_days, triangle
+from analytics_assets.defs.metadata import AS_A_WHOLE, picture, stacked_days, triangle
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -26,7 +26,7 @@ class PublishConfig(dg.Config):
     group_name="published",
     kinds={"duckdb"},
     owners=[OWNER],
-    tags={"reader": "analysts"},
+    tags=AS_A_WHOLE,
 )
 def analytics_duckdb(
     context: dg.AssetExecutionContext,
@@ -58,6 +58,35 @@ def analytics_duckdb(
             **_pictures(published.path),
         }
     )
+
+
+class RollbackConfig(dg.Config):
+    """`version` to show readers (default: the one before), and why; both stand in the history."""
+
+    version: int | None = None
+    reason: str = "by hand, in Dagster"
+
+
+@dg.op
+def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: PipelineResource) -> None:
+    """Show readers an older version and hold publishing until `analytics publish`."""
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.warehouse.publish import rollback
+
+    version = rollback(pipeline.get().home, config.version, now=utc_now(), reason=config.reason)
+    context.log_event(
+        dg.AssetMaterialization(
+            analytics_duckdb.key,
+            description=f"rolled back to version {version}; publishing is held",
+            metadata={"published": False, "version": version, "reason": config.reason},
+        )
+    )
+
+
+@dg.job
+def rollback_publish() -> None:
+    """Readers get the version before the present one (or the one that the config names); publishing is held."""
+    roll_back()
 
 
 # A picture shows at most so many days and weeks, up to the newest.

@@ -30,17 +30,18 @@ class PipelineResource(dg.ConfigurableResource):
 
 
 class Progress:
-    """Where long work says how far it is. This one writes a log line whenever the count has doubled."""
+    """Where long work says how far it is. This one writes a log line whenever the count of records has doubled."""
 
     @contextmanager
-    def bar(self, context: dg.AssetExecutionContext, label: str) -> Iterator[Callable[[int], None]]:
+    def loading(self, context: dg.AssetExecutionContext, label: str, path: Path) -> Iterator[Callable[[int, int], None]]:
+        """Around the load of a file: call what it gives with the records and about the bytes that were read since."""
         done, shown = 0, 250_000
 
-        def advance(rows: int) -> None:
+        def advance(rows: int, size: int) -> None:
             nonlocal done, shown
             done += rows
             if done >= shown:
-                context.log.info(f"{label}: {done:,} records")
+                context.log.info(f"{label}: {done:,} {'record' if done == 1 else 'records'}")
                 shown = done * 2
 
         yield advance
@@ -48,11 +49,17 @@ class Progress:
     def stage(self, text: str) -> None:
         """Say which stage begins; Dagster's own log does."""
 
+    def part(self, done: int, total: int) -> None:
+        """Say how many parts of the stage are done."""
+
 
 def production_resources() -> dict[str, Any]:
     """What the assets get outside of tests. The memory of a connection spills to the data home."""
     settings = Settings.from_env()
     storage = settings.limits.storage
+    # A wrong declaration fails the load, and not the first file that comes. Sources are checked with a database, which would
+    # double the time of loading: when a file needs them.
+    settings.tenants  # noqa: B018
     return {
         "pipeline": PipelineResource(),
         "progress": Progress(),

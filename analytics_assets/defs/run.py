@@ -14,6 +14,10 @@ from analytics_assets.settings import Settings, UserError
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
+class CheckFailed(UserError):
+    """A check of an asset failed."""
+
+
 class Jobs:
     """The jobs of the project, run one after the other in this process."""
 
@@ -37,5 +41,5 @@ class Jobs:
         for verdict in result.get_asset_check_evaluations():
             if not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
                 check = f"{verdict.check_name} on {verdict.asset_key.to_user_string()}"
-                raise UserError(f"the check {check} failed; the published version stays as it is")
+                raise CheckFailed(f"the check {check} failed; the published version stays as it is")
         return result

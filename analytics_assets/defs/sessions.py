@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import asset_spec, column_lineage, column_schema
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, column_lineage, column_schema
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -17,7 +17,7 @@ _KINDS = {"deltalake", "duckdb"}
 @dg.multi_asset(
     name="sessions",
     specs=[
-        asset_spec(spec, group="sessions", kinds=_KINDS, owner=OWNER, deps=["events"])
+        asset_spec(spec, group="sessions", kinds=_KINDS, owner=OWNER, tags=BY_DAY, deps=["events"])
         for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS)
     ],
     partitions_def=DAYS,
@@ -32,7 +32,10 @@ def sessions(
     progress.stage("sessions and page views")
     with duckdb.get_connection() as con:
         rebuilt = pipeline.get().rebuild_sessions(con, days_of(context))
-    context.log.info(f"{len(rebuilt.days)} days: " + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items()))
+    context.log.info(
+        f"{len(rebuilt.days)} {'day' if len(rebuilt.days) == 1 else 'days'}: "
+        + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items())
+    )
     for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS):
         name, rows = spec.name, rebuilt.rows[spec.name]
         yield dg.MaterializeResult(
@@ -53,6 +56,7 @@ def sessions(
     group_name="sessions",
     kinds=_KINDS,
     owners=[OWNER],
+    tags=AS_A_WHOLE,
     metadata={"dagster/column_schema": column_schema(USERS)},
 )
 def users(pipeline: PipelineResource, duckdb: DuckDBResource, progress: dg.ResourceParam[Progress]) -> dg.MaterializeResult:

@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,13 @@ def build(
     *,
     memory_limit: str = "80%",
     project_dir: Path = project.PROJECT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuildResult:
     """Compute and test the marts (all, or `select` and what they stand on) as tables of `work_db`, schema `main`.
 
     `work_db` must be closed before, and is closed after. dbt's parse cache and log go to `target_dir`, which may serve
-    many builds. Raises MartsBuildError if a model cannot be built; tests that fail are in the result.
+    many builds. `progress` hears how many models and tests of how many are done. Raises MartsBuildError if a model cannot
+    be built; tests that fail are in the result.
     """
     began = time.monotonic()
     known = project.models(project_dir)
@@ -107,6 +109,7 @@ def build(
         target_dir=target_dir,
         memory_limit=memory_limit,
         project_dir=project_dir,
+        progress=lambda done: progress(done, len(chosen) + len(tests)),
     )
     by_name = {run.node.name: run for run in done}
     for model in chosen:
@@ -130,6 +133,7 @@ def run_dbt(
     target_dir: Path,
     memory_limit: str = "80%",
     project_dir: Path = project.PROJECT,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[Any]:
     """One dbt command on a work database: dbt's own result of every node. Raises MartsBuildError if dbt cannot run."""
     if not work_db.is_file():
@@ -141,7 +145,7 @@ def run_dbt(
         parsed = manifest(target_dir, project_dir)
         try:
             with _environment(ANALYTICS_WORK_DB=str(work_db), ANALYTICS_WORK_MEMORY=memory_limit):
-                result = _invoke(arguments, target_dir, project_dir, parsed)
+                result = _invoke(arguments, target_dir, project_dir, parsed, progress)
         finally:
             _close()
     return list(result.results)
@@ -157,12 +161,24 @@ def manifest(target_dir: Path, project_dir: Path = project.PROJECT) -> "Manifest
         return _PARSED[project_dir]
 
 
-def _invoke(arguments: Sequence[str], target_dir: Path, project_dir: Path, parsed: "Manifest | None") -> Any:
+def _invoke(
+    arguments: Sequence[str],
+    target_dir: Path,
+    project_dir: Path,
+    parsed: "Manifest | None",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Any:
     from dbt.cli.main import dbtRunner  # 4 s
+
+    counter = itertools.count(1)
+
+    def hear(event: Any) -> None:
+        if event.info.name == "NodeFinished":
+            progress(next(counter))
 
     places = [f"--project-dir={project_dir}", f"--profiles-dir={project_dir}", f"--target-path={target_dir}"]
     log = f"--log-path={target_dir / 'logs'}"
-    result = dbtRunner(manifest=parsed).invoke([*_QUIET, log, arguments[0], *places, *arguments[1:]])
+    result = dbtRunner(manifest=parsed, callbacks=[hear]).invoke([*_QUIET, log, arguments[0], *places, *arguments[1:]])
     if result.exception is not None and not isinstance(result.exception, Exception):
         raise result.exception  # an interrupt, which dbt catches too
     if result.result is None:

@@ -19,6 +19,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.marts.project import models
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS
+from analytics_assets.settings import UserError
 from analytics_assets.warehouse.publish import current_path, current_version
 from analytics_assets.warehouse.table import replace_all
 from analytics_assets_tests.builders import rows_of
@@ -162,6 +163,44 @@ def test_readers_see_days_when_the_last_of_several_ranges_is_rebuilt(works: Work
     assert (told["published"], told["version"]) == (True, works.version)
     assert works.waiting() == []
     assert rows_of(current_path(works.stages.home), seen) == [(5, 40, 5)]
+
+
+def test_a_file_that_fails_stops_no_other_and_is_named(works: Works, landed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = (works.home.land(f"{name}.ndjson", [a_call(name, day="2025-08-01")]) for name in ("good", "bad"))
+    for file in (good, bad):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    load = Pipeline.load
+
+    def load_but_not_bad(self: Pipeline, con: Any, path: Path, *arguments: Any) -> Any:
+        if path.name == "bad.ndjson":
+            raise OSError("the disk has a hole")
+        return load(self, con, path, *arguments)
+
+    monkeypatch.setattr(Pipeline, "load", load_but_not_bad)
+    with pytest.raises(dg.Failure, match=r"acme/bad\.ndjson: left in the landing folder; what else was waiting is loaded"):
+        works.jobs.run("ingest")
+    assert (good.exists(), bad.exists()) == (False, True)
+    monkeypatch.undo()
+    assert facts(works.jobs.run("ingest"))["events"]["new events"] == 1
+    works.refresh(works.waiting()[0])
+
+
+def test_a_rollback_is_a_run_that_the_history_and_the_asset_tell_of(works: Works, landed: Any) -> None:
+    works.ingest(works.home.file("one-more.ndjson", [a_call("one more", day="2025-03-10")]))
+    for days in works.waiting():
+        works.refresh(days)
+    before = works.version
+    assert before is not None and before > 1
+    works.jobs.run("rollback_publish", ops={"roll_back": {"reason": "wrong prices"}})
+    assert works.version == before - 1
+    (newest,) = works.instance.fetch_materializations(dg.AssetKey("analytics_duckdb"), limit=1).records
+    assert newest.asset_materialization is not None
+    told = {name: value.value for name, value in newest.asset_materialization.metadata.items()}
+    assert told == {"published": False, "version": before - 1, "reason": "wrong prices"}
+    with pytest.raises(UserError, match="publishing is held since a rollback \\(wrong prices\\)"):
+        works.jobs.run("publish")
+    works.jobs.run("publish", ops={"analytics_duckdb": {"release": True}})
+    assert works.version == before + 1
 
 
 def test_a_file_without_a_source_fails_the_run_with_the_cure(works: Works) -> None:

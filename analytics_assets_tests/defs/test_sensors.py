@@ -61,7 +61,7 @@ def test_files_that_wait_are_one_run(home: DataHome, instance: dg.DagsterInstanc
         settled(home.land(name, [a_call()], tenant))
     (request,) = ask(landing, instance)
     assert isinstance(request, dg.RunRequest)
-    assert (request.run_key, request.run_config) == (None, {})
+    assert request.run_key is None
 
 
 @pytest.mark.parametrize("name", ["a.ndjson.part", "a.tmp", ".a.ndjson", ".hidden/a.ndjson"])
@@ -86,7 +86,26 @@ def test_a_link_out_of_the_landing_folder_is_not_followed(home: DataHome, instan
     secret = write_events(home.root.parent / "secret.ndjson", [a_call()])
     folder = settled(home.land("a.part", [])).parent
     (folder / "a.ndjson").symlink_to(secret)
-    assert ask(landing, instance) == "landing/acme/a.ndjson: is a link that leaves the landing folder"
+    assert ask(landing, instance) == "landing/acme/a.ndjson: is a link that leaves the tenant's folder"
+
+
+def test_a_link_to_another_tenants_folder_is_not_followed(home: DataHome, instance: dg.DagsterInstance) -> None:
+    theirs = home.land("theirs.part", [a_call()], tenant="globex")
+    folder = settled(home.land("a.part", [])).parent
+    (folder / "a.ndjson").symlink_to(theirs)
+    assert ask(landing, instance) == "landing/acme/a.ndjson: is a link that leaves the tenant's folder"
+
+
+def test_a_file_that_failed_alone_is_not_tried_again_at_once(home: DataHome, instance: dg.DagsterInstance) -> None:
+    settled(home.land("a.ndjson", [a_call()]))
+    context = dg.build_sensor_context(instance=instance, resources={"pipeline": PipelineResource()})
+    assert landing.evaluate_tick(context).run_requests
+    going(instance, "ingest", dg.DagsterRunStatus.FAILURE)
+    again = dg.build_sensor_context(instance=instance, resources={"pipeline": PipelineResource()}, cursor=context.cursor)
+    said = "1 file waits (acme/a.ndjson) but the last run failed on this; tried again every 10 minutes"
+    assert landing.evaluate_tick(again).skip_message == said
+    settled(home.land("b.ndjson", [a_call("m2")]))
+    assert landing.evaluate_tick(again).run_requests
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
@@ -95,7 +114,7 @@ def test_a_run_that_is_going_takes_new_files_too(
 ) -> None:
     settled(home.land("a.ndjson", [a_call()]))
     going(instance, "ingest", status)
-    assert ask(landing, instance) == "1 waiting; an ingest run is going and takes what it finds"
+    assert ask(landing, instance) == "1 file waits; an ingest run is going and takes what it finds"
 
 
 def test_runs_that_ended_and_other_jobs_hold_nothing_up(home: DataHome, instance: dg.DagsterInstance) -> None:
