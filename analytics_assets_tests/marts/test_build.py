@@ -17,7 +17,7 @@ from analytics_assets.marts import build, project
 
 Row = dict[str, Any]
 
-DAILY = ("events_hourly", "events_daily", "revenue_daily", "funnel_daily")
+DAILY = ("events_hourly", "events_daily", "properties_daily", "revenue_daily", "funnel_daily")
 SUNDAY, MONDAY = date(2026, 3, 1), date(2026, 3, 2)
 
 
@@ -34,12 +34,12 @@ def a_session(at: str, user_id: str | None, tenant: str = "shop") -> Row:
 
 
 EVENT_ROWS = [
-    a_sale("2026-03-01 23:59:59.999999", "10.10", user_id="ann", order_id="o1", product_id="cup", region="FR"),
+    a_sale("2026-03-01 23:59:59.999999", "10.10", user_id="ann", order_id="o1", product_id="cup", region="FR", properties="{}"),
     a_sale("2026-03-01 23:59:59.999999", "0.0001", user_id="ann", order_id="o1", product_id="lid", quantity=3),
     a_sale("2026-03-02 00:00:00", "5", user_id="bob", order_id="o2", campaign="spring"),
     a_sale("2026-03-02 08:00:00", "7", currency="EUR", anonymous_id="phone", order_id="o3"),
     a_sale("2026-03-02 09:00:00", "-7", currency="EUR", event="Product Returned", quantity=-1, anonymous_id="phone"),
-    an_event("2026-03-02 10:00:00", "page_view", anonymous_id="tablet"),
+    an_event("2026-03-02 10:00:00", "page_view", anonymous_id="tablet", properties='{"title": "Home", "": null}'),
     an_event("2026-03-02 10:00:05", "page_ping", anonymous_id="tablet"),
     an_event("2026-03-02 10:00:00", "page_view", session_id="s9"),
     an_event("2026-03-02 10:00:00", "page_view", "other"),
@@ -156,6 +156,18 @@ def test_an_event_without_a_name_is_counted(built: tuple[Path, build.BuildResult
     assert rows_of(work_db, "select events from events_daily where event is null") == [(1,)]
 
 
+def test_a_property_is_a_key_or_a_filled_column(built: tuple[Path, build.BuildResult]) -> None:
+    work_db, _ = built
+    query = "select event, property, events, distinct_values, keys, quarantined from properties_daily"
+    assert rows_of(work_db, f"{query} where tenant_id = 'shop' order by date, event, property") == [
+        ("Product Ordered", "product_id", 2, 2, 1, False),
+        ("Product Ordered", "region", 1, 1, 1, False),
+        ("Product Ordered", "campaign", 1, 1, 1, False),
+        ("page_view", "", 1, 1, 1, False),
+        ("page_view", "title", 1, 1, 1, False),
+    ]
+
+
 def test_currencies_and_returns_stay_apart(built: tuple[Path, build.BuildResult]) -> None:
     work_db, _ = built
     assert rows_of(work_db, "select * exclude (tenant_id) from revenue_daily order by date, currency") == [
@@ -209,14 +221,14 @@ def test_days_without_events_give_no_rows(tmp_path: Path, target: Path) -> None:
     work_db = a_work_db(tmp_path / "quiet.duckdb", events=[], sessions=[], identities=[])
     result = build.build(work_db, target)
     assert result.ok
-    assert [result.models[name].rows for name in DAILY] == [0, 0, 0, 0]
+    assert [result.models[name].rows for name in DAILY] == [0, 0, 0, 0, 0]
 
 
 def test_unit_tests_of_dbt(built: tuple[Path, build.BuildResult], target: Path) -> None:
     work_db, _ = built
     results = build.run_dbt(["test", "--select", "test_type:unit"], work_db=work_db, target_dir=target)
     assert [(run.node.name, run.message) for run in results if run.status != "pass"] == []
-    assert len(results) == 6
+    assert len(results) == 9
 
 
 # What a build says of itself
@@ -278,7 +290,8 @@ def test_every_test_can_fail(tmp_path: Path) -> None:
         (model, f"select * from {step}", f"select * from {step} union all select * from {step}")
         for model, step in (
             ("events_hourly", "by_hour"),
-            ("events_daily", "by_day"),
+            ("events_daily", "bounded"),
+            ("properties_daily", "bounded"),
             ("revenue_daily", "typed"),
             ("cohort_retention_weekly", "retention\n"),
             ("funnel_daily", "funnel\n"),
@@ -288,6 +301,8 @@ def test_every_test_can_fail(tmp_path: Path) -> None:
         ("events_hourly", "count(*) as events", "nullif(count(*), 1) as events"),
         ("events_hourly", "        date,\n", "        date + 1 as date,\n"),
         ("events_daily", "count(*) as events", "nullif(count(*), 1) as events"),
+        ("properties_daily", "cast(1 as bigint) as keys", "nullif(events, 1) as keys"),
+        ("properties_daily", "length(property) <= 255", "length(property) <= 6"),
         ("revenue_daily", "cast(revenue as", "cast(nullif(revenue, 5) + 0.0001 as"),
         ("revenue_daily", "cast(coalesce(returned_revenue, 0)", "cast(abs(coalesce(returned_revenue, 0))"),
         ("cohort_retention_weekly", "/ triangle.cohort_users as", "/ nullif(triangle.cohort_users, 2) * 2 as"),
@@ -328,9 +343,9 @@ def test_a_failed_model_is_one_line_with_its_name_and_cause(tmp_path: Path, targ
 
 
 def test_a_project_that_cannot_be_parsed_is_one_line(tmp_path: Path) -> None:
-    copy = a_project_with(tmp_path, [("events_daily", "}}", "}")])
-    with pytest.raises(build.MartsBuildError, match=r"^dbt parse: .*events_daily") as error:
-        build.build(a_work_db(tmp_path / "w.duckdb"), tmp_path / "target", ["events_hourly"], project_dir=copy)
+    copy = a_project_with(tmp_path, [("events_hourly", "}}", "}")])
+    with pytest.raises(build.MartsBuildError, match=r"^dbt parse: .*events_hourly") as error:
+        build.build(a_work_db(tmp_path / "w.duckdb"), tmp_path / "target", ["events_daily"], project_dir=copy)
     assert "\n" not in str(error.value)
 
 

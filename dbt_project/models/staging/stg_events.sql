@@ -34,7 +34,7 @@ with_people as (
         coalesce(
             events.user_id,
             devices.user_id,
-            events.anonymous_id,
+            'device:' || events.anonymous_id,
             'session:' || events.session_id
         ) as person_id,
         events.timestamp,
@@ -46,7 +46,8 @@ with_people as (
         events.order_id,
         events.product_id,
         events.campaign,
-        events.region
+        events.region,
+        events.properties
     from events
     left join devices
         on events.tenant_id = devices.tenant_id
