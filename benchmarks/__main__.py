@@ -39,7 +39,7 @@ def main(names: tuple[str, ...], scale: Literal["full", "small"], work: Path | N
     found: list[tuple[str, Measured]] = []
     failed = False
     try:
-        bench = Bench(scale == "small", scratch.resolve(), console, chosen)
+        bench = Bench(scale == "small", scratch.resolve(), console)
         for name in chosen:
             console.print(f"[bold]{name}[/bold]")
             try:

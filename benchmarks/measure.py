@@ -107,7 +107,6 @@ class Bench:
     small: bool
     work: Path
     console: Console
-    names: tuple[str, ...]
 
     @property
     def python(self) -> Path:
