@@ -4,6 +4,8 @@ export ANALYTICS_HOME ?= $(CURDIR)/data
 PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url
+# A dot a second while the rest of the recipe works.
+DOTS := while printf .; do sleep 1; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM;
 # A shell inside another environment must not draw the installation there.
 unexport VIRTUAL_ENV
 
@@ -29,18 +31,19 @@ lock: $(UV)  # resolve the dependencies again
 	@$(COMPILE) --group bench -o benchmarks/requirements.lock
 
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
-	@echo "installing into .venv (1.4 GB, once)"
+	@printf "installing into .venv (1.4 GB, once) "
 	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	@$(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
+	@$(DOTS) $(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
 
 .venv-bench/.installed: benchmarks/requirements.lock | $(UV)
-	@echo "installing the peers into .venv-bench (1 GB, once)"
+	@printf "installing the peers into .venv-bench (1 GB, once) "
 	@test -x .venv-bench/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-bench
-	@$(UV) pip sync --quiet --python .venv-bench/bin/python benchmarks/requirements.lock
+	@$(DOTS) $(UV) pip sync --quiet --python .venv-bench/bin/python benchmarks/requirements.lock
 	@touch $@
 
 .tools/bin/uv:
-	@echo "fetching uv"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv
+	@printf "fetching uv "
+	@$(DOTS) $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv || \
+		{ echo "uv is missing, and so is pip to fetch it: install one of them (Debian: apt install python3-pip)"; exit 1; }
