@@ -337,7 +337,7 @@ class Intake:
             self.rejected.commit(delta, adds, note={"batch_id": batch.batch_id})
 
     def _note_batch(self, con: duckdb.DuckDBPyConnection, report: BatchReport) -> None:
-        delta = self.batches.open()
+        delta = self.batches.latest()
         mark = f"{report.batch_id}:{report.status}"
         if Table.has(delta, mark):
             self._noted = report.batch_id
@@ -355,7 +355,7 @@ class Intake:
 
         Each load holds the lock until its row stands, so only the newest load can lack it. Returns the events table.
         """
-        delta = self.events.open()
+        delta = self.events.latest()
         report = last_batch(delta)
         if report and report.batch_id != self._noted:
             self._note_batch(con, report)

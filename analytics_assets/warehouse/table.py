@@ -124,6 +124,7 @@ class Table:
     def __init__(self, folder: Path, spec: TableSpec) -> None:
         self.spec = spec
         self.path = folder / spec.name
+        self._handle: DeltaTable | None = None
 
     def open(self, version: int | None = None) -> DeltaTable:
         """The Delta table, made empty when it is first opened."""
@@ -139,6 +140,17 @@ class Table:
             )
         return DeltaTable(str(self.path), version=version)
 
+    def latest(self) -> DeltaTable:
+        """The newest version, on a handle that is kept: who loads batch after batch reads only what is new in the log.
+
+        For holders of the table's lock: each call moves the one handle on.
+        """
+        if self._handle is None:
+            self._handle = self.open()
+        else:
+            self._handle.update_incremental()
+        return self._handle
+
     def snapshot(self, version: int | None = None) -> Snapshot:
         return self.snapshot_of(self.open(version))
 
@@ -147,17 +159,10 @@ class Table:
         actions = pa.RecordBatchReader.from_stream(delta.get_add_actions(flatten=True)).read_all()
         names = set(actions.column_names)
         low, high = f"min.{self.spec.time_column}", f"max.{self.spec.time_column}"
-        wanted = [name for name in ("path", "num_records", "size_bytes", low, high) if name in names]
-        files = (
-            DataFile(
-                str(self.path / row["path"]),
-                row["num_records"],
-                row["size_bytes"],
-                _moment(row.get(low)),
-                _moment(row.get(high)),
-            )
-            for row in actions.select(wanted).to_pylist()
-        )
+        nothing = [None] * actions.num_rows
+        wanted = ("path", "num_records", "size_bytes", low, high)
+        rows = zip(*(actions[name].to_pylist() if name in names else nothing for name in wanted), strict=True)
+        files = [DataFile(f"{self.path}/{path}", count, size, _moment(lo), _moment(hi)) for path, count, size, lo, hi in rows]
         return Snapshot(self.spec, delta.version(), tuple(sorted(files, key=lambda file: file.path)))
 
     def write(
