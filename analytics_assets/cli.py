@@ -249,7 +249,7 @@ def rollback(version: int | None, reason: str, as_json: bool) -> int:
 
 
 @cli.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
 def dev(port: int) -> int:
     """Start Dagster's UI on loopback, with its daemon.
 
@@ -327,7 +327,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @rejected.command("list")
 @_filters
-@click.option("--rows", default=0, show_default=True, help="Also show this many records as they came.")
+@click.option("--rows", type=click.IntRange(0), default=0, show_default=True, help="Also show this many records as they came.")
 @json_option
 def rejected_list(reason: str | None, source: str | None, tenant: str | None, rows: int, as_json: bool) -> int:
     """Count rejected records by source, tenant and reason."""

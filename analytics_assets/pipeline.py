@@ -7,7 +7,7 @@ committed, commits what it made, and can be killed and run again.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -46,10 +46,11 @@ REBUILD_LOCK = "rebuild"
 
 @dataclass(frozen=True)
 class Rebuild:
-    """What a stage rebuilt: the days it replaced and the rows it wrote, per table."""
+    """What a stage rebuilt: the days it replaced, and per table the rows it wrote and has now."""
 
     days: tuple[date, ...]
     rows: dict[str, int]
+    total_rows: dict[str, int]
     events_version: int
 
 
@@ -261,7 +262,10 @@ class Pipeline:
             merge_identities(con, asked, known)
             replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
             con.execute("drop table new_identities")
-            return Rebuild(built.days, rows, events.version)
+            return Rebuild(built.days, rows, self._total_rows(rows), events.version)
+
+    def _total_rows(self, names: Iterable[str]) -> dict[str, int]:
+        return {spec.name: self.table(spec).snapshot().rows for spec in self.specs if spec.name in set(names)}
 
     def rebuild_users(self, con: duckdb.DuckDBPyConnection) -> int:
         """Rebuild the users table from all sessions; returns its rows."""
@@ -292,7 +296,7 @@ class Pipeline:
             memory = f"{self.settings.limits.storage.memory_mb}MB"
             result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
-                return Rebuild((), {}, version), result
+                return Rebuild((), {}, {}, version), result
             rows = {}
             con.execute(f"attach {literal(str(work_db))} as marts (read_only)")
             try:
@@ -306,7 +310,7 @@ class Pipeline:
             finally:
                 con.execute("detach marts")
             mark_built(con, self.home, days, version)
-            return Rebuild(tuple(days), rows, version), result
+            return Rebuild(tuple(days), rows, self._total_rows(rows), version), result
 
     def built_version(self) -> int:
         """The version of events that the sessions were last built from."""

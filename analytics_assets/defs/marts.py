@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, column_lineage
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, column_lineage, row_counts
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -69,8 +69,8 @@ def marts(
     for test in result.tests:
         verdicts.setdefault(test.model, []).append(test)
     for name, model in result.models.items():
-        counted = "dagster/partition_row_count" if name in dated else "dagster/row_count"
-        rows = {counted: rebuilt.rows[name]} if name in rebuilt.rows else {}
+        days = rebuilt.days if name in dated else None
+        rows = row_counts(rebuilt.total_rows[name], rebuilt.rows[name], days) if name in rebuilt.rows else {}
         yield dg.MaterializeResult(
             name,
             metadata={

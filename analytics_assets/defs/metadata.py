@@ -51,6 +51,11 @@ def asset_spec(
     )
 
 
+def row_counts(total: int, written: int, days: Sequence[date] | None = None) -> dict[str, int]:
+    """Rows of the whole table, and of the partition where the run was asked for one day: Dagster notes both with every day."""
+    return {"dagster/row_count": total, **({"dagster/partition_row_count": written} if days and len(days) == 1 else {})}
+
+
 def picture(svg: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![picture](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, column_lineage, column_schema
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, column_lineage, column_schema, row_counts
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -42,7 +42,7 @@ def sessions(
             name,
             metadata={
                 "dagster/column_lineage": column_lineage(spec.column_names, {"events": EVENTS.column_names}),
-                "dagster/partition_row_count": rows,
+                **row_counts(rebuilt.total_rows[name], rows, rebuilt.days),
                 "days rebuilt": len(rebuilt.days),
                 "events version": rebuilt.events_version,
             },

@@ -23,6 +23,8 @@ from analytics_assets.warehouse.table import Snapshot
 PUBLISH_LOCK = "publish"
 # Up to this size a table is copied into the published file, which is faster to query and survives a copy of the file.
 INLINE_ROWS = 200_000
+# Analysts open the file with the DuckDB that they have, from this version on.
+READABLE_FROM = "v1.0.0"
 
 PUBLISHED_TABLES = TableSpec(
     name="published_tables",
@@ -192,6 +194,10 @@ def rollback(home: Home, to: int | None, *, now: datetime, reason: str) -> int:
             raise UserError(f"version {target} is not kept; choose one of {kept}")
         if target == present:
             raise UserError(f"version {target} is the one that readers see already")
+        if not _at_home(home, version_path(home, target)):
+            raise UserError(
+                f"version {target} names files of another place, since this data home was moved; it cannot be shown"
+            )
         # Held first: were this process killed in between, the next run would publish the fault again.
         entry = {"action": "rollback", "version": target, "from_version": present, "published_at": now, "reason": reason}
         _record(home, entry)
@@ -222,7 +228,7 @@ def _build(
     path: Path, tables: Sequence[Publishable], version: int, now: datetime, progress: Callable[[str], None]
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
-    with duckdb.connect(str(path)) as con:
+    with duckdb.connect(str(path), config={"storage_compatibility_version": READABLE_FROM}) as con:
         con.execute("set timezone = 'UTC'")
         con.execute("begin")
         describe = ", ".join(f"{identifier(column.name)} {column.type}" for column in PUBLISHED_TABLES.columns)
@@ -242,7 +248,7 @@ def _build(
             rows[table.spec.name] = con.execute(f"select count(*) from {name}").fetchall()[0][0]
             _comment(con, kind, table.spec, table.columns)
         # A device's clock may run ahead: nothing reaches further than to when it was received.
-        reach = "select max(least(event_to, received_at)) from batches"
+        reach = "select max(least(event_to, received_at)) from batches where event_to is not null"
         through = con.execute(reach).fetchall()[0][0] if "batches" in rows else None
         for table in tables:
             snapshot = table.snapshot

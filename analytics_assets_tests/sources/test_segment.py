@@ -51,6 +51,8 @@ def test_the_other_calls(tmp_path: Path, call: dict[str, Any], event: str, prope
         ({"sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T09:58:10Z"}, utc(2025, 6, 1, 9, 58)),
         # Offsets count.
         ({"timestamp": "2025-06-01T10:00:00+02:00"}, utc(2025, 6, 1, 8)),
+        ({"timestamp": "2025-06-01T10:00:00+14:00"}, utc(2025, 5, 31, 20)),
+        ({"timestamp": "2025-06-01T10:00:00.5-0930"}, utc(2025, 6, 1, 19, 30, 0, 500000)),
         ({"timestamp": "2025-06-01T10:00:00.123456"}, utc(2025, 6, 1, 10, 0, 0, 123456)),
         # Segment's own output is corrected already.
         (
@@ -125,6 +127,9 @@ def test_money(tmp_path: Path, event: str, properties: dict[str, Any], revenue: 
         ({"timestamp": 1_700_000_000}, "wrong_type:timestamp"),
         ({"timestamp": "infinity"}, "wrong_type:timestamp"),
         ({"timestamp": "292000-01-01T00:00:00Z"}, "wrong_type:timestamp"),
+        ({"timestamp": "2025-06-01T10:00:00+99:99"}, "wrong_type:timestamp"),
+        ({"timestamp": "2025-06-01T10:00:00+15:00"}, "wrong_type:timestamp"),
+        ({"timestamp": "2025-06-01T10:00:00-00:60"}, "wrong_type:timestamp"),
         ({"sentAt": "soon"}, "wrong_type:sentAt"),
         ({"properties": []}, "wrong_type:properties"),
         ({"properties": "{}"}, "wrong_type:properties"),

@@ -265,6 +265,16 @@ def test_a_sweep_in_a_home_that_was_moved_keeps_what_its_versions_read(shop: Sho
     assert shop.seen == 1
 
 
+def test_a_rollback_does_not_show_files_of_the_place_where_the_data_home_was(shop: Shop, tmp_path: Path) -> None:
+    shop.next()
+    shop.change()
+    shop.next()
+    moved = Home(tmp_path / "moved")
+    shutil.move(shop.home.root, moved.root)
+    with pytest.raises(UserError, match="version 1 names files of another place"):
+        rollback(moved, None, now=NOW, reason="wrong")
+
+
 def test_a_sweep_does_not_need_the_versions_that_the_log_has_forgotten(shop: Shop) -> None:
     """The log of a table forgets a version a month after it was replaced; a published file may be kept for longer."""
     shop.next()
