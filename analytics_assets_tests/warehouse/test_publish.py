@@ -265,7 +265,10 @@ def test_a_sweep_in_a_home_that_was_moved_keeps_what_its_versions_read(shop: Sho
     assert shop.seen == 1
 
 
-def test_a_rollback_does_not_show_files_of_the_place_where_the_data_home_was(shop: Shop, tmp_path: Path) -> None:
+def test_a_rollback_does_not_show_files_of_the_place_where_the_data_home_was(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "INLINE_ROWS", 0)
     shop.next()
     shop.change()
     shop.next()
