@@ -200,7 +200,7 @@ class Table:
         One COPY a file: DuckDB's own partitioned COPY costs three times as much.
         """
         groups = file_groups(rows, dense_day_rows, near_days)
-        column = f"{identifier(str(self.spec.time_column))}::date"
+        column = identifier(str(self.spec.time_column))
         adds = []
         for group in groups:
             part = f"select * from ({select}) where {_holds(column, group, rows)}" if len(groups) > 1 else select
@@ -272,9 +272,13 @@ def file_groups(rows: Mapping[date, int], dense_day_rows: int, near_days: int = 
 
 
 def _holds(column: str, group: Sequence[date], days: Iterable[date]) -> str:
-    """The condition that a row's day, `column`, is in `group`, where all rows are of `days`."""
-    apart = "".join(f" and {column} <> date '{day}'" for day in days if group[0] < day < group[-1] and day not in group)
-    return f"{column} between date '{group[0]}' and date '{group[-1]}'{apart}"
+    """The condition that the time in `column` is of a day in `group`, where all rows are of `days`.
+
+    Bounds on the column itself: a reader prunes by them before it computes anything else.
+    """
+    low, high = day_bounds(group)
+    apart = "".join(f" and {column}::date <> date '{day}'" for day in days if group[0] < day < group[-1] and day not in group)
+    return f"{column} between timestamp '{low}' and timestamp '{high}'{apart}"
 
 
 def replace_days(
