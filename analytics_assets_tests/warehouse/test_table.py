@@ -187,6 +187,23 @@ def test_a_dense_day_has_a_file_and_thin_days_share_one_a_month_or_that_of_a_nea
     assert sorted([(day - DAY).days for day in group] for group in found) == sorted(groups)
 
 
+def test_a_file_of_some_days_is_cut_out_by_the_reader_before_anything_is_computed(
+    home: Home, con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is written from the same SELECT: were its rows chosen afterwards, all would be mapped once a file."""
+    source = tmp_path / "source.parquet"
+    con.execute(f"copy (select timestamp '{NOON}' + to_hours(i) as moment, i as n from range(48) t(i)) to '{source}'")
+    table, selects = Table(home.warehouse, MOMENTS), []
+    monkeypatch.setattr(table, "write", lambda con, select, tag, **_: selects.append(select) or [])
+    table.write_days(
+        con, f"select moment, abs(n) as n from read_parquet('{source}')", "t", dict.fromkeys(days(0, 1, 2), DENSE), DENSE
+    )
+    assert len(selects) == 3
+    for select in selects:
+        plan = con.execute(f"explain {select}").fetchall()[0][1]
+        assert "Filters" in plan.split("READ_PARQUET")[1], plan
+
+
 @given(
     rows=st.dictionaries(st.integers(-40, 40), st.integers(1, 2 * DENSE), min_size=1, max_size=12),
     near_days=st.integers(0, 3),
