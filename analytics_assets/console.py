@@ -5,12 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from analytics_assets.freshness.judge import BROKEN, minutes, moment
+from analytics_assets.freshness.tiers import TIERS
 from analytics_assets.settings import Settings, UserError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from analytics_assets.events.intake import BatchReport
+    from analytics_assets.freshness.watch import Look
     from analytics_assets.pipeline import Pipeline
 
 # Data may hold what a terminal obeys: escape sequences, line ends, marks that turn the direction of writing; and file names
@@ -299,7 +303,7 @@ def _what_happened(report: "BatchReport") -> str | None:
 
 
 def state_of(stages: "Pipeline") -> dict[str, Any]:
-    """What `status` tells: the published version, its tables, tenants, rejections and what waits."""
+    """What `status` tells: the published version, its tables, tenants, promises, rejections and what waits."""
     import duckdb
 
     from analytics_assets.events.intake import utc_now
@@ -310,6 +314,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     landed, refused = stages.landed(now)
     with stages.connect() as con:
         pending = stages.pending(con)
+        look, started = stages.watch.look(con, now), stages.watch.actions(con)
     state: dict[str, Any] = {
         "home": str(stages.home.root),
         "version": current,
@@ -319,6 +324,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "files_waiting": len(landed),
         "files_refused": refused,
         "set_aside": sum(1 for _ in stages.home.set_aside.glob("*/*.reason.txt")),
+        "freshness": {**_promises(stages, look), "last_started": next(iter(started), None)},
         "tables": [],
         "tenants": [],
         "rejected": {},
@@ -334,6 +340,9 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
             "select tenant_id as tenant, count(*) as events, max(timestamp) as data_through, "
             "max(received_at) as received_through from events group by 1 order by 2 desc, 1",
         )
+        worst = look.worst_of_tenants
+        for line in state["tenants"]:
+            line["state"] = worst[line["tenant"]].state if line["tenant"] in worst else None
         state["rejected"] = dict(
             con.execute("select reason, count(*) from rejected_events group by 1 order by 2 desc").fetchall()
         )
@@ -342,6 +351,41 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     state["age_minutes"] = round((now - state["published_at"]).total_seconds() / 60, 1)
     state["newer_is_built"] = _newer_is_built(stages, {line["table"]: line["table_version"] for line in state["tables"]})
     return state
+
+
+def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
+    """The tiers with the states of their tables, strictest first, and the status of each tenant's tables."""
+    declared = stages.watch.promises
+    tiers = [
+        {
+            "tier": name,
+            "promised_minutes": declared.tier(name).promise_minutes,
+            "how": declared.tier(name).said,
+            "states": look.counts(name),
+        }
+        for name in TIERS
+    ]
+    return {"tiers": tiers, "tables": [asdict(status) for status in look.statuses]}
+
+
+def show_promises(freshness: dict[str, Any], most: int = 20) -> None:
+    """What was promised and how it stands; then a line for each tenant and tier that is not as promised, and the last start."""
+    rows = []
+    for line in freshness["tiers"]:
+        states = ", ".join(f"{count:,} {state}" for state, count in line["states"].items())
+        rows.append((line["tier"], minutes(timedelta(minutes=line["promised_minutes"])), line["how"], states or None))
+    show(("tier", "promised", "", "tables of tenants"), rows)
+    wrong: dict[str, list[str]] = {}
+    for line in freshness["tables"]:
+        if line["state"] in BROKEN or line["state"] == "silent":
+            key = f"{line['state']}: {line['tenant_id']} ({line['tier']}): {line['reason']}"
+            wrong.setdefault(key, []).append(line["table"])
+    for text, tables in [*wrong.items()][:most]:
+        say(f"{text}; {', '.join(tables[:3])}" + (f" and {len(tables) - 3} more" if len(tables) > 3 else ""))
+    if len(wrong) > most:
+        say(f"{len(wrong) - most:,} more are not as promised; --json has all")
+    if started := freshness["last_started"]:
+        say(f"last started: {moment(started['started_at'])} {started['action']} ({started['tier']}), for {started['reason']}")
 
 
 def _newer_is_built(stages: "Pipeline", shown: dict[str, int]) -> bool:
@@ -366,6 +410,7 @@ def show_state(state: dict[str, Any]) -> None:
         say(_published_line(state))
         _show_published(state)
         show_tenants(state["tenants"])
+    show_promises(state["freshness"])
     for line in waiting_lines(state):
         say(line)
 
@@ -382,13 +427,16 @@ def _show_published(state: dict[str, Any]) -> None:
 def show_tenants(tenants: list[dict[str, Any]], most: int = 100) -> None:
     """How fresh each tenant is; of more than `most`, the rest by the one that is furthest behind."""
     shown, rest = tenants[:most], tenants[most:]
-    rows = [(line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"]) for line in shown]
+    rows = [
+        (line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"], line.get("state"))
+        for line in shown
+    ]
     if rest:
         oldest = min(rest, key=lambda line: line["data_through"])
         events = f"{sum(line['events'] for line in rest):,}"
         name = f"{len(rest)} more, the oldest: {oldest['tenant']}"
-        rows.append((name, events, oldest["data_through"], oldest["received_through"]))
-    show(("tenant", "events", "data through (UTC)", "received (UTC)"), rows)
+        rows.append((name, events, oldest["data_through"], oldest["received_through"], None))
+    show(("tenant", "events", "newest event (UTC)", "received (UTC)", "freshness"), rows)
 
 
 def waiting_lines(state: dict[str, Any]) -> list[str]:

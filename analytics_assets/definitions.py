@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
 from analytics_assets.defs.maintenance import compacted_events, layout_is_lean, swept_storage
@@ -18,10 +19,12 @@ from analytics_assets.defs.sessions import sessions, users
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, sensors and schedules. Loading touches no data, network or credentials."""
     return dg.Definitions(
-        assets=[intake, sessions, users, marts, analytics_duckdb, compacted_events, swept_storage],
-        asset_checks=[layout_is_lean],
+        assets=dg.map_asset_specs(
+            with_tier, [intake, sessions, users, marts, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT]
+        ),
+        asset_checks=[layout_is_lean, *PROMISE_CHECKS],
         jobs=[*JOBS, rollback_publish],
-        sensors=SENSORS,
+        sensors=[*SENSORS, *TIER_SENSORS],
         schedules=SCHEDULES,
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,

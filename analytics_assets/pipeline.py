@@ -5,12 +5,11 @@ committed, commits what it made, and can be killed and run again.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,6 +19,10 @@ from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.freshness.tables import FRESHNESS_ACTIONS
+from analytics_assets.freshness.tiers import load_promises
+from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
+from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_at, landed_files, move_into
 from analytics_assets.marts.build import BuildResult, build
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.sessions.build import (
@@ -33,7 +36,7 @@ from analytics_assets.sessions.build import (
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.sources.mapping import Source, load_sources
-from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, file_kind, slices, slices_from_raw
+from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices, slices_from_raw
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
@@ -52,19 +55,6 @@ class Rebuild:
     rows: dict[str, int]
     total_rows: dict[str, int]
     events_version: int
-
-
-@dataclass(frozen=True)
-class Landed:
-    """A file in the landing folder: whose it is, and which source reads it."""
-
-    path: Path
-    tenant: str
-    source: str
-
-
-class StillWritten(UserError):
-    """A file changed while it was read: nothing of it was stored."""
 
 
 class Waiting(UserError):
@@ -104,14 +94,9 @@ class Pipeline:
         return self.sources[name]
 
     def load(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        path: Path,
-        source_name: str,
-        tenant: str | None,
-        now: datetime,
-        progress: Callable[[int, int], None] = lambda rows, size: None,
-    ) -> BatchReport:
+        self, con: duckdb.DuckDBPyConnection, path: Path, source_name: str, tenant: str | None, now: datetime,
+        progress: Callable[[int, int], None] = lambda rows, size: None, landed: datetime | None = None,
+    ) -> BatchReport:  # fmt: skip
         """Load one file as one batch. A file that cannot be read is recorded as set aside, with the reason.
 
         Raises StillWritten if the file changes meanwhile.
@@ -121,7 +106,7 @@ class Pipeline:
             raise UserError(f"tenant '{tenant}' is not declared; add it to {self.settings.config / 'tenants.yaml'}")
         seen = file_state(path)
         digest = file_digest(path, source.name, tenant)
-        batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback)
+        batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback, landed)
 
         def confirm_whole() -> None:
             if file_state(path) != seen:
@@ -165,25 +150,8 @@ class Pipeline:
         return con.execute(f"{counted} having day in (select unnest(?::date[])) order by 1, 2", [days]).fetchall()
 
     def landed(self, now: datetime, settle_seconds: float = 2.0) -> tuple[list[Landed], list[str]]:
-        """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken.
-
-        Hidden files, `.part` and `.tmp` files and files changed within `settle_seconds` are still being written.
-        """
-        waiting, refused = [], []
-        root = self.home.landing.resolve()
-        limit = now.replace(tzinfo=UTC).timestamp() - settle_seconds
-        for path in sorted(root.glob("*/**/*")):
-            parts = path.relative_to(root).parts
-            if not path.is_file() or any(part.startswith(".") for part in parts) or path.suffix in (".part", ".tmp"):
-                continue
-            tenant = self.settings.tenants.get(parts[0])
-            if tenant is None:
-                refused.append(f"landing/{'/'.join(parts)}: tenant '{parts[0]}' is not declared in tenants.yaml")
-            elif not path.resolve().is_relative_to(root / parts[0]):
-                refused.append(f"landing/{'/'.join(parts)}: is a link that leaves the tenant's folder")
-            elif path.stat().st_mtime <= limit:
-                waiting.append(Landed(path, tenant.id, tenant.source))
-        return sorted(waiting, key=lambda landed: landed.path.stat().st_mtime), refused
+        """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken."""
+        return landed_files(self.home.landing, self.settings.tenants, now, settle_seconds)
 
     def load_landed(
         self, con: duckdb.DuckDBPyConnection, landed: Landed, now: datetime,
@@ -194,7 +162,7 @@ class Pipeline:
         Raises StillWritten, and leaves the file where it lies, if somebody writes to it meanwhile.
         """
         seen = file_state(landed.path)
-        report = self.load(con, landed.path, landed.source, landed.tenant, now, progress)
+        report = self.load(con, landed.path, landed.source, landed.tenant, now, progress, landed_at(landed.path))
         aside = report.status == "set_aside"
         folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
         moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
@@ -361,7 +329,8 @@ class Pipeline:
 
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
-        with self.home.lock(INTAKE_LOCK), self.home.lock(REBUILD_LOCK), self.home.lock(PUBLISH_LOCK):
+        lock = self.home.lock
+        with lock(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK):
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()
@@ -371,11 +340,28 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [EVENTS, REJECTED, BATCHES, BUILT_DAYS, SESSIONS, PAGE_VIEWS, RUNAWAYS, IDENTITIES, USERS, *mart_tables()]
+        own = [EVENTS, REJECTED, BATCHES, BUILT_DAYS, SESSIONS, PAGE_VIEWS, RUNAWAYS, IDENTITIES, USERS, FRESHNESS_ACTIONS]
+        return [*own, *mart_tables()]
 
     def layout(self) -> list[LayoutAdvice]:
         dense = self.settings.limits.storage.dense_day_rows
         return [layout_advice(self.table(spec).snapshot(), dense) for spec in self.specs]
+
+    # Freshness
+
+    @cached_property
+    def watch(self) -> Watch:
+        """How fresh each tenant's tables are, and which work is due. Raises ConfigError for a wrong declaration."""
+        published = (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, *mart_tables())
+        declared, tenants = self.settings.config / "freshness.yaml", tuple(self.settings.tenants)
+        promises = load_promises(declared, [spec.name for spec in published], tenants)
+        return Watch(self.home, promises, tenants, self._landed_since)
+
+    def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
+        for file in self.landed(now)[0]:
+            # A file may be taken while we look.
+            if (since := landed_at(file.path)) is not None:
+                yield file.tenant, since
 
     # Publishing
 
@@ -398,7 +384,7 @@ class Pipeline:
                 self._replace_users(con, behind)
             return publish(
                 self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
-                keep=self.settings.limits.storage.keep_versions,
+                facts=[self.watch.fact(con, version, now)], keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
 
     def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:
@@ -466,26 +452,3 @@ def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
     """A SELECT of the rows between two times, from the files that can hold them."""
     between = f"{snapshot.spec.time_column} between timestamp {literal(str(low))} and timestamp {literal(str(high))}"
     return f"{snapshot.select(snapshot.between(low, high))} where {between}"
-
-
-def file_digest(path: Path, source: str, tenant: str | None) -> str:
-    """Identity of a delivery: the source, the tenant argument, the content of the file and its kind, not its name."""
-    with path.open("rb") as handle:
-        content = hashlib.file_digest(handle, "sha256").digest()
-    named = "\x1f".join([source, tenant or "", file_kind(path) or ""])
-    return hashlib.sha256(named.encode() + b"\x1f" + content).hexdigest()[:32]
-
-
-def file_state(path: Path) -> tuple[int, int]:
-    """Size and time of the last change: what a write changes and a move does not."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def move_into(folder: Path, path: Path, name: str) -> Path:
-    """Move `path` into `folder` as `name`, over an equal file that a killed run left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # Names are bounded in bytes. The end is cut: the batch id in front keeps two long names apart.
-    target = folder / os.fsdecode(os.fsencode(name)[:200])
-    shutil.move(str(path), str(target))
-    return target

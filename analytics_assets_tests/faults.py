@@ -26,16 +26,18 @@ FORK.set_forkserver_preload(
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 
 # What two runs over the same files may differ in.
-_OF_THE_RUN = ("received_at", "seconds")
+_OF_THE_RUN = ("received_at", "landed_at", "seconds")
+# Tables about the version itself: what of them does not depend on the time.
+_OF_THE_VERSION = {"published_tables": ["table", "rows"], "freshness_status": ["tenant_id", "table", "tier"]}
 
 
 def shown(path: Path) -> dict[str, tuple[int, int]]:
-    """Rows and order-free digest of every table and view of a published file; of `published_tables` only the names."""
+    """Rows and order-free digest of every table and view of a published file; of those about the version only names."""
     found = {}
     with published(path) as con:
         for (name,) in con.execute("select table_name from information_schema.tables").fetchall():
             described = [row[0] for row in con.execute(f"describe {name}").fetchall()]
-            columns = ["table", "rows"] if name == "published_tables" else [c for c in described if c not in _OF_THE_RUN]
+            columns = _OF_THE_VERSION.get(name) or [c for c in described if c not in _OF_THE_RUN]
             found[name] = digest(con, f"from {name}", columns)
     return found
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -139,6 +140,30 @@ def test_status_tells_people_and_scripts_the_same(shop: Shop) -> None:
     rows = {line["table"]: line["rows"] for line in state["tables"]}
     assert rows["events"] == state["tenants"][0]["events"]
     assert state["rejected"]["unknown_type"] == rows["rejected_events"]
+
+
+def test_status_says_what_is_promised_and_how_it_stands(shop: Shop) -> None:
+    shown, told = analytics("status").out, analytics("status", "--json").json["freshness"]
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "immediate 1 min served by the collector, which is not here yet" in lines
+    states = ", ".join(f"{count} {state}" for state, count in told["tiers"][1]["states"].items())
+    assert f"near_real_time 5 min starts at once {states}" in lines
+    assert [(tier["tier"], tier["promised_minutes"]) for tier in told["tiers"]] == [
+        ("immediate", 1), ("near_real_time", 5), ("hourly", 60), ("daily", 1560)
+    ]  # fmt: skip
+    # Quiet where the file was loaded more than five minutes ago.
+    assert {row["state"] for row in told["tables"] if row["tenant_id"] == "acme"} <= {"fresh", "quiet"}
+    assert {row["state"] for row in told["tables"] if row["tenant_id"] == "globex"} == {"empty"}
+    assert {row["age_minutes"] for row in told["tables"]} == {0}
+
+
+def test_status_names_what_is_late(shop: Shop) -> None:
+    file = shop.home.land("b.ndjson", [a_call("b")])
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    (line, *_) = [line for line in analytics("status").out.splitlines() if line.startswith("late: acme (near_real_time): ")]
+    assert line.endswith("promised 5 min; events, rejected_events, batches and 6 more")
+    assert line.startswith("late: acme (near_real_time): a delivery waits since 2023-11-14 22:13 UTC: ")
+    file.unlink()
 
 
 def test_status_names_what_waits_and_what_cannot_be_taken(shop: Shop) -> None:

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from analytics_assets.definitions import build_definitions
-from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.automation import SCHEDULES
+from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -23,6 +24,7 @@ from analytics_assets_tests.builders import a_config
 
 TABLES = {spec.name: spec for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, *mart_tables())}
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, *models()}
+KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 
 
@@ -56,7 +58,7 @@ def test_the_definitions_load(definitions: dg.Definitions) -> None:
 
 
 def test_every_asset_says_whose_and_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
-    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage"}
+    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage", *KEPT}
     for name, spec in specs.items():
         assert spec.description, name
         assert spec.group_name not in (None, "default"), name
@@ -125,12 +127,17 @@ def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec])
 
 
 def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) -> None:
-    assert {sensor.name for sensor in SENSORS} == {"landing", "waiting_days"}
-    assert list(definitions.sensors or []) == SENSORS
-    assert {sensor.default_status for sensor in SENSORS} == {dg.DefaultSensorStatus.RUNNING}
+    sensors = list(definitions.sensors or [])
+    assert [sensor.name for sensor in sensors] == ["landing", "near_real_time", "hourly", "daily"]
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
     assert list(definitions.schedules or []) == SCHEDULES
     assert {schedule.default_status for schedule in SCHEDULES} == {dg.DefaultScheduleStatus.RUNNING}
+
+
+def test_every_published_table_shows_its_tier_and_every_promise_has_dagsters_own_policy(specs: dict[str, dg.AssetSpec]) -> None:
+    assert {name: specs[name].tags["tier"] for name in TABLES} == PROMISES.tables
+    assert {name for name, spec in specs.items() if spec.freshness_policy} == KEPT
 
 
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
@@ -163,6 +170,7 @@ def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
     [
         ("limits.yaml", "sessions:\n  inactivity_minutes: 30\n  longest_hours: a while\n", "3: sessions.longest_hours: "),
         ("tenants.yaml", "tenants:\n  - {id: acme}\n  - {id: Acme Ltd}\n", "3: tenants.1.id: 'Acme Ltd' is no tenant slug"),
+        ("freshness.yaml", "tiers:\n  daily:\n    promise_minutes: soon\n", "1: tiers.immediate: Field required"),
     ],
 )
 def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(

@@ -22,8 +22,8 @@ import pytest
 
 from analytics_assets import cli
 from analytics_assets.events.schema import EVENTS
+from analytics_assets.landing import Landed
 from analytics_assets.marts.tables import mart_tables
-from analytics_assets.pipeline import Landed
 from analytics_assets.warehouse import publish as publishing
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets.warehouse.table import Table

@@ -25,6 +25,7 @@ DERIVED = (SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)
 PUBLISHED_NAMES = {
     "events", "rejected_events", "sessions", "page_views", "users", "events_hourly", "events_daily", "revenue_daily",
     "properties_daily", "cohort_retention_weekly", "funnel_daily", "batches", "published_tables",
+    "freshness_status",
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_the_published_names_are_there_and_every_table_and_column_says_what_it_m
     )
     assert rows_of(retail.published, silent) == []
     listed = rows_of(retail.published, 'select "table", version, rows from published_tables')
-    assert {name for name, *_ in listed} | {"published_tables"} == names
+    assert {name for name, *_ in listed} | {"published_tables", "freshness_status"} == names
     assert {version for _, version, _ in listed} == {1}
     for name, _, rows in listed:
         assert rows_of(retail.published, f"select count(*) from {name}") == [(rows,)]

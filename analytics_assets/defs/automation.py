@@ -1,4 +1,4 @@
-"""What starts runs without a person: landed files, days that wait for a rebuild, and the nightly look after storage."""
+"""What starts runs without a person: landed files and the nightly look after storage. Promises have `defs/freshness`."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,7 @@ from hashlib import md5
 import dagster as dg
 
 from analytics_assets.defs.instance import end_dead_runs
-from analytics_assets.defs.jobs import CALM, ingest, maintain, refresh
-from analytics_assets.defs.partitions import range_tags
+from analytics_assets.defs.jobs import CALM, ingest, maintain
 from analytics_assets.defs.resources import PipelineResource
 
 _BUSY = [
@@ -43,7 +42,7 @@ def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> 
     asked_for = md5(repr([(landed.path, landed.path.stat().st_mtime_ns) for landed in waiting]).encode()).hexdigest()
     if busy(context.instance, ingest.name):
         yield dg.SkipReason(f"{files}; an ingest run is going and takes what it finds")
-    elif context.cursor == asked_for and _failed_lately(context.instance, ingest.name):
+    elif context.cursor == asked_for and failed_lately(context.instance, ingest.name):
         names = ", ".join(f"{landed.tenant}/{landed.path.name}" for landed in waiting[:5])
         yield dg.SkipReason(f"{files} ({names}) but the last run failed on this; tried again every {RETRY_MINUTES} minutes")
     else:
@@ -51,28 +50,11 @@ def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> 
         yield dg.RunRequest(run_config=CALM)
 
 
-def _failed_lately(instance: dg.DagsterInstance, job: str) -> bool:
+def failed_lately(instance: dg.DagsterInstance, job: str) -> bool:
+    """Whether the newest run of `job` failed within the last RETRY_MINUTES."""
     newest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     since = datetime.now(UTC) - timedelta(minutes=RETRY_MINUTES)
     return bool(newest) and newest[0].dagster_run.status == dg.DagsterRunStatus.FAILURE and newest[0].update_timestamp > since
-
-
-@dg.sensor(job=refresh, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
-def waiting_days(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Asks for a refresh of the days that batches touched since they were last built, a run a range."""
-    from analytics_assets.events.days import ranges
-    from analytics_assets.pipeline import Pipeline
-
-    stages: Pipeline = pipeline.get()
-    if busy(context.instance, refresh.name):
-        yield dg.SkipReason("a refresh run is going")
-        return
-    with stages.connect() as con:
-        found = ranges(stages.pending(con))
-    if not found:
-        yield dg.SkipReason("no day waits for a rebuild")
-    for days in found:
-        yield dg.RunRequest(run_config=CALM, tags=range_tags(days))
 
 
 nightly = dg.ScheduleDefinition(
@@ -83,5 +65,5 @@ nightly = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
-SENSORS = [landing, waiting_days]
+SENSORS = [landing]
 SCHEDULES = [nightly]

@@ -71,7 +71,7 @@ def _load(
     failed: list[str],
 ) -> Iterator["BatchReport"]:
     """Load what the config names, or what waits. A landed file that fails is named in `failed` and stops no other."""
-    from analytics_assets.pipeline import StillWritten
+    from analytics_assets.landing import StillWritten
 
     if config.path:
         if not config.source:

@@ -12,7 +12,11 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.project import models
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 
-_SHOWN = [spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)]
+# Every published table.
+PUBLISHED = [
+    *(spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)),
+    *(model.name for model in models().values() if model.layer == "marts"),
+]
 
 
 class PublishConfig(dg.Config):
@@ -22,7 +26,7 @@ class PublishConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[*_SHOWN, *(model.name for model in models().values() if model.layer == "marts")],
+    deps=PUBLISHED,
     group_name="published",
     kinds={"duckdb"},
     owners=[OWNER],

@@ -45,6 +45,7 @@ class Batch:
     received_at: datetime
     twin_lookback: timedelta = timedelta(0)
     status: str = "loaded"
+    landed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class BatchReport:
     event_to: datetime | None = None
     received_at: datetime | None = None
     events_version: int = 0
+    events_by_tenant: dict[str, int] | None = None
+    landed_at: datetime | None = None
     known_before: bool = False
 
     def as_row(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class BatchReport:
         return {
             **row,
             "rejected_by_reason": json.dumps(self.rejected_by_reason, sort_keys=True),
+            "events_by_tenant": None if self.events_by_tenant is None else json.dumps(self.events_by_tenant, sort_keys=True),
             "days": list(self.days),
         }
 
@@ -86,9 +90,9 @@ class BatchReport:
     @classmethod
     def from_note(cls, note: str) -> "BatchReport":
         content = json.loads(note)
-        moments = ("event_from", "event_to", "received_at")
+        moments = ("event_from", "event_to", "received_at", "landed_at")
         for name in moments:
-            content[name] = datetime.fromisoformat(content[name]) if content[name] else None
+            content[name] = datetime.fromisoformat(content[name]) if content.get(name) else None
         content["days"] = tuple(date.fromisoformat(day) for day in content["days"])
         return cls(**content)
 
@@ -253,13 +257,12 @@ class Intake:
         lookback = state.batch.twin_lookback
         self._mark_dropped(con, [f for f in state.files if f.meets(first - lookback, last + lookback)])
         days = con.execute(
-            "select timestamp::date, count(*), min(timestamp), max(timestamp) "
-            "from keys anti join dropped using (rn) group by 1 order by 1"
+            "select tenant_id, timestamp::date, count(*), min(timestamp), max(timestamp) "
+            "from keys anti join dropped using (rn) group by all"
         ).fetchall()
         if not days:
             return
-        state.note_days(days)
-        rows = {row[0]: row[1] for row in days}
+        rows = state.note_days(days)
         # Writing a column of nulls costs as much as one of values.
         columns = ", ".join(column.name for column in SOURCE_COLUMNS if column.name not in absent)
         select = (
@@ -372,7 +375,8 @@ class Intake:
         if not rows:
             return None
         row = dict(zip(names, rows[0], strict=True))
-        return BatchReport(**{**row, "rejected_by_reason": json.loads(row["rejected_by_reason"]), "days": tuple(row["days"])})
+        counts = {name: json.loads(row[name] or "null") for name in ("rejected_by_reason", "events_by_tenant")}
+        return BatchReport(**{**row, **counts, "days": tuple(row["days"])})
 
     def known(self, con: duckdb.DuckDBPyConnection, batch_id: str) -> BatchReport | None:
         """The answer for a batch that was loaded before: all that was accepted then is a duplicate now."""
@@ -395,14 +399,21 @@ class _Loading:
         self.received = self.events = 0
         self.rejected: dict[str, int] = {}
         self.days: set[date] = set()
+        self.tenants: dict[str, int] = {}
         self.first: datetime | None = None
         self.last: datetime | None = None
 
-    def note_days(self, days: list[tuple[date, int, datetime, datetime]]) -> None:
-        self.days.update(row[0] for row in days)
-        self.events += sum(row[1] for row in days)
-        self.first = min(row[2] for row in days) if self.first is None else min(self.first, *(row[2] for row in days))
-        self.last = max(row[3] for row in days) if self.last is None else max(self.last, *(row[3] for row in days))
+    def note_days(self, groups: list[tuple[str, date, int, datetime, datetime]]) -> dict[date, int]:
+        """Note the groups (tenant, day, events, first, last) of a slice; returns the events of each day, in order."""
+        rows: dict[date, int] = {}
+        for tenant, day, events, first, last in groups:
+            rows[day] = rows.get(day, 0) + events
+            self.tenants[tenant] = self.tenants.get(tenant, 0) + events
+            self.first = first if self.first is None else min(self.first, first)
+            self.last = last if self.last is None else max(self.last, last)
+        self.days |= rows.keys()
+        self.events += sum(rows.values())
+        return dict(sorted(rows.items()))
 
     def add(self, adds: list[AddAction], table: Table) -> None:
         """Later slices of the batch must see these files too, or twins in two slices would both be stored."""
@@ -420,6 +431,7 @@ class _Loading:
             self.received, rejected, self.received - rejected - self.events, self.events, round(seconds, 3),
             self.batch.bytes, None, dict(sorted(self.rejected.items())), tuple(sorted(self.days)),
             self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,
+            dict(sorted(self.tenants.items())), self.batch.landed_at,
         )  # fmt: skip
 
 
@@ -442,7 +454,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def file_batch(path: Path, digest: str, source: str, tenant: str | None, now: datetime, lookback: timedelta) -> Batch:
+def file_batch(
+    path: Path, digest: str, source: str, tenant: str | None, now: datetime, lookback: timedelta, landed_at: datetime | None
+) -> Batch:
     # A name need not be UTF-8; what cannot be stored would fail after the events are committed.
     name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    return Batch(digest, source, tenant, name, path.stat().st_size, now, lookback)
+    return Batch(digest, source, tenant, name, path.stat().st_size, now, lookback, landed_at=landed_at)

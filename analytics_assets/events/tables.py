@@ -42,6 +42,8 @@ BATCHES = TableSpec(
         Column("event_to", "TIMESTAMP", "Time of the latest accepted event (UTC)."),
         Column("received_at", "TIMESTAMP", "When loading began (UTC)."),
         Column("events_version", "BIGINT", "Version of the events table that holds the batch."),
+        Column("events_by_tenant", "VARCHAR", "JSON object: tenant to its new events; empty before it was noted."),
+        Column("landed_at", "TIMESTAMP", "Last change of the file in its landing folder (UTC); empty if loaded by hand."),
     ),
     time_column="received_at",
     order_by=("received_at",),

@@ -78,6 +78,14 @@ class Published:
     changed: bool = True
 
 
+@dataclass(frozen=True)
+class Fact:
+    """A table about the version itself, with its rows: copied into the file, and no reason for a new version."""
+
+    spec: TableSpec
+    rows: Sequence[tuple[Any, ...]]
+
+
 Check = tuple[str, str]
 """(name, SELECT of rows that must not exist): the first row found refuses the publish and is shown."""
 
@@ -136,11 +144,22 @@ def current_version(home: Home) -> int | None:
         return con.execute("select max(version) from published_tables").fetchall()[0][0]
 
 
+def shown_version(home: Home, table: str) -> int | None:
+    """The version of a table that readers get now; None while nothing is published."""
+    path = current_path(home)
+    if not path.exists():
+        return None
+    with duckdb.connect(str(path.resolve()), read_only=True) as con:
+        listed = con.execute('select table_version from published_tables where "table" = ?', [table]).fetchall()
+    return listed[0][0] if listed else None
+
+
 def publish(
     home: Home,
     tables: Sequence[Publishable],
     *,
     now: datetime,
+    facts: Sequence[Fact] = (),
     checks: Sequence[Check] = (),
     keep: int = 5,
     release: bool = False,
@@ -163,7 +182,7 @@ def publish(
         staged = home.versions / f"v{number}.staged"
         staged.unlink(missing_ok=True)
         try:
-            rows = _build(staged, tables, number, now, progress)
+            rows = _build(staged, tables, facts, number, now, progress)
             _judge(staged, checks)
         except BaseException:
             staged.unlink(missing_ok=True)
@@ -225,14 +244,22 @@ def _at_home(home: Home, path: Path) -> bool:
 
 
 def _build(
-    path: Path, tables: Sequence[Publishable], version: int, now: datetime, progress: Callable[[str], None]
-) -> dict[str, int]:
+    path: Path, tables: Sequence[Publishable], facts: Sequence[Fact], version: int, now: datetime,
+    progress: Callable[[str], None],
+) -> dict[str, int]:  # fmt: skip
     rows: dict[str, int] = {}
     with duckdb.connect(str(path), config={"storage_compatibility_version": READABLE_FROM}) as con:
         con.execute("set timezone = 'UTC'")
         con.execute("begin")
-        describe = ", ".join(f"{identifier(column.name)} {column.type}" for column in PUBLISHED_TABLES.columns)
-        con.execute(f"create table published_tables ({describe})")
+        for spec in (PUBLISHED_TABLES, *(fact.spec for fact in facts)):
+            describe = ", ".join(f"{identifier(column.name)} {column.type}" for column in spec.columns)
+            con.execute(f"create table {identifier(spec.name)} ({describe})")
+            _comment(con, "table", spec, spec.columns)
+        for fact in facts:
+            # Row by row DuckDB takes a millisecond each.
+            columns = [[row[n] for row in fact.rows] for n in range(len(fact.spec.columns))]
+            parts = ", ".join(f"unnest(?::{column.type}[])" for column in fact.spec.columns)
+            con.execute(f"insert into {identifier(fact.spec.name)} select {parts}", columns)
         for table in tables:
             progress(table.spec.name)
             name = identifier(table.spec.name)
@@ -257,7 +284,6 @@ def _build(
                 [snapshot.spec.name, version, now, through, rows[snapshot.spec.name], snapshot.version,
                  snapshot.size, len(snapshot.files)],
             )  # fmt: skip
-        _comment(con, "table", PUBLISHED_TABLES, PUBLISHED_TABLES.columns)
         con.execute("commit")
         con.execute("checkpoint")
     return rows

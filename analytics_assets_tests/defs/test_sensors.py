@@ -1,18 +1,24 @@
 """The sensors: what they ask for, and what they say when they ask for nothing."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
-from analytics_assets.defs.automation import landing, waiting_days
+from analytics_assets.defs.automation import landing
+from analytics_assets.defs.freshness import TIER_SENSORS, answer
 from analytics_assets.defs.resources import PipelineResource
-from analytics_assets.events.days import mark_built
-from analytics_assets_tests.builders import Line, write_events
+from analytics_assets.events.tables import BATCHES
+from analytics_assets.pipeline import Pipeline
+from analytics_assets.warehouse.publish import rollback
+from analytics_assets.warehouse.table import replace_all
+from analytics_assets_tests.builders import NOW, Line, a_config, an_event, rows_of, write_events
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home
 
 NOTHING = "no file waits in a landing folder"
@@ -125,41 +131,229 @@ def test_runs_that_ended_and_other_jobs_hold_nothing_up(home: DataHome, instance
     assert len(ask(landing, instance)) == 1
 
 
-# waiting_days
+# The tiers
 
 
-def load(home: DataHome, *days: str) -> None:
-    with Line.at(home.root, home.settings.config) as line:
+class Tiers:
+    """The tier sensors of a data home under a clock of our own; cursors are kept as the daemon keeps them."""
+
+    def __init__(self, home: DataHome) -> None:
+        self.stages, self.cursors = Pipeline(home.settings), dict[str, str]()
+        self.events: dict[str, list[object]] = {}
+
+    def look(self, tier: str, now: datetime, *, going: str | None = None, failed: bool = False) -> list[dg.RunRequest] | str:
+        """What a tier asks for, or why it asks for nothing."""
+        said = answer(self.stages, tier, now, cursor=self.cursors.get(tier), going=going, failed=failed)
+        self.cursors[tier], self.events[tier] = str(said.cursor), list(said.asset_events)
+        return list(said.run_requests or []) or str(said.skip_reason and said.skip_reason.skip_message)
+
+    def actions(self) -> list[tuple[object, object]]:
+        with self.stages.connect() as con:
+            return [(found["tier"], found["action"]) for found in self.stages.watch.actions(con, 100)]
+
+
+@pytest.fixture
+def tiers(home: DataHome) -> Tiers:
+    return Tiers(home)
+
+
+def load(home: DataHome, *days: str, now: datetime = NOW) -> None:
+    with Line.at(home.root, home.settings.config, now) as line:
         calls = [a_call(f"m-{day}", day=day) for day in days]
         line.load(home.file("-".join(days) + ".ndjson", calls), "segment", "acme")
 
 
-def ranges_asked(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
-    requests = ask(waiting_days, instance)
+def publish_all(home: DataHome) -> None:
+    with Line.at(home.root, home.settings.config) as line:
+        line.rebuild()
+        line.publish(release=True)
+
+
+def own_tier(home: DataHome, **own: object) -> None:
+    """Declare what acme has of its own."""
+    path = home.settings.config / "freshness.yaml"
+    path.write_text(path.read_text().replace("tenants: {}", f"tenants: {json.dumps({'acme': own})}"))
+
+
+def ranges_of(requests: list[dg.RunRequest] | str) -> list[tuple[str, str]]:
     assert isinstance(requests, list)
     first, last = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
     return [(request.tags[first], request.tags[last]) for request in requests]
 
 
-def test_a_new_home_has_no_day_that_waits(home: DataHome, instance: dg.DagsterInstance) -> None:
-    assert ask(waiting_days, instance) == "no day waits for a rebuild"
+def test_in_a_new_home_nothing_is_due(tiers: Tiers) -> None:
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 18 empty"
 
 
-def test_days_that_wait_are_a_run_a_range(home: DataHome, instance: dg.DagsterInstance) -> None:
+def test_days_that_wait_are_a_run_a_range_of_the_tier_that_asks(home: DataHome, tiers: Tiers) -> None:
     load(home, "2025-03-12", "2025-03-10", "2025-06-01")
-    assert ranges_asked(instance) == [("2025-03-10", "2025-03-12"), ("2025-06-01", "2025-06-01")]
+    requests = tiers.look("near_real_time", NOW)
+    assert ranges_of(requests) == [("2025-03-10", "2025-03-12"), ("2025-06-01", "2025-06-01")]
+    assert isinstance(requests, list)
+    for request in requests:
+        assert request.job_name == "refresh"
+        assert request.tags["dagster/priority"] == "30"
+        assert request.tags["analytics/queue"] == "near-real-time"
+        assert request.tags["analytics/why"] == (
+            "acme: received 2026-03-20 12:00 UTC, waits 0 min of the promised 5 min; near_real_time starts at once"
+        )
+    assert tiers.actions() == [("near_real_time", "refresh 2025-03-10 to 2025-03-12, 2025-06-01")]
 
 
-def test_a_range_that_was_rebuilt_is_not_asked_for_again(home: DataHome, instance: dg.DagsterInstance) -> None:
-    load(home, "2025-03-10", "2025-06-01")
-    with Line.at(home.root, home.settings.config) as line:
-        mark_built(line.con, line.pipeline.home, [date(2025, 3, 10)], 1)
-        assert ranges_asked(instance) == [("2025-06-01", "2025-06-01")]
-        mark_built(line.con, line.pipeline.home, [date(2025, 6, 1)], 1)
-    assert ask(waiting_days, instance) == "no day waits for a rebuild"
-
-
-def test_one_refresh_at_a_time(home: DataHome, instance: dg.DagsterInstance) -> None:
+def test_a_second_look_while_the_run_is_going_starts_nothing(home: DataHome, tiers: Tiers) -> None:
     load(home, "2025-03-10")
-    going(instance, "refresh", dg.DagsterRunStatus.STARTED)
-    assert ask(waiting_days, instance) == "a refresh run is going"
+    assert len(tiers.look("near_real_time", NOW)) == 1
+    for tier in ("near_real_time", "hourly", "daily"):
+        said = tiers.look(tier, NOW + timedelta(hours=50), going="refresh")
+        assert isinstance(said, str) and said.startswith("a refresh run is going (acme: received 2026-03-20 12:00 UTC")
+    assert len(tiers.actions()) == 1
+
+
+@pytest.mark.parametrize("job", ["refresh", "publish"])
+def test_the_sensor_sees_the_run_that_is_going(home: DataHome, instance: dg.DagsterInstance, job: str) -> None:
+    load(home, "2025-03-10")
+    sensor = TIER_SENSORS[0]
+    going(instance, job, dg.DagsterRunStatus.NOT_STARTED)
+    assert str(ask(sensor, instance)).startswith(f"a {job} run is going (acme: ")
+    for run in instance.get_runs():
+        instance.delete_run(run.run_id)
+    assert ranges_of(ask(sensor, instance)) == [("2025-03-10", "2025-03-10")]
+
+
+def test_what_is_published_is_not_asked_for_again(home: DataHome, tiers: Tiers) -> None:
+    load(home, "2025-03-10")
+    publish_all(home)
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 9 fresh, 9 empty"
+
+
+def test_a_tenant_of_the_hourly_tier_waits_until_its_promise_comes_near(home: DataHome, tiers: Tiers) -> None:
+    own_tier(home, tier="hourly")
+    load(home, "2025-03-10")
+    late = NOW + timedelta(minutes=40)
+    assert tiers.look("near_real_time", late) == "nothing is due; tenants' tables: 9 empty"
+    assert tiers.look("hourly", late - timedelta(minutes=1)) == "nothing is due; tenants' tables: 13 fresh, 3 empty"
+    assert ranges_of(tiers.look("hourly", late)) == [("2025-03-10", "2025-03-10")]
+
+
+def test_a_tenant_of_the_daily_tier_waits_for_the_night(home: DataHome, tiers: Tiers) -> None:
+    own_tier(home, tier="daily")
+    load(home, "2025-03-10")
+    night = datetime.fromisoformat("2026-03-21 02:30:00")
+    assert isinstance(tiers.look("daily", night - timedelta(seconds=1)), str)
+    assert len(tiers.look("daily", night)) == 1
+
+
+def test_after_six_hours_without_a_daemon_one_run_of_the_strictest_tier_is_asked_for(home: DataHome, tiers: Tiers) -> None:
+    file = settled(home.land("a.ndjson", [a_call()]))
+    os.utime(file, (NOW.replace(tzinfo=UTC).timestamp(),) * 2)
+    back = NOW + timedelta(hours=6)
+    # The file has been here for six hours, and is late before it is loaded as well as after.
+    assert tiers.look("near_real_time", back) == "nothing is due; tenants' tables: 9 late, 9 empty"
+    with Line.at(home.root, home.settings.config, back) as line:
+        for landed in line.pipeline.landed(back)[0]:
+            line.pipeline.load_landed(line.con, landed, back)
+    (request,) = tiers.look("hourly", back)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["analytics/tier"] == "near_real_time"
+    assert "waits 6 h of the promised 5 min" in request.tags["analytics/why"]
+    assert str(tiers.look("near_real_time", back, going="refresh")).startswith("a refresh run is going")
+
+
+def test_a_clock_that_went_back_holds_nothing_up(home: DataHome, tiers: Tiers) -> None:
+    assert isinstance(tiers.look("near_real_time", NOW + timedelta(hours=3)), str)
+    load(home, "2025-03-10", now=NOW + timedelta(hours=3))
+    assert len(tiers.look("near_real_time", NOW)) == 1
+
+
+def test_held_publishing_starts_nothing_and_says_so(home: DataHome, tiers: Tiers) -> None:
+    for day in ("2025-03-10", "2025-03-11"):
+        load(home, day)
+        publish_all(home)
+    rollback(tiers.stages.home, None, now=NOW, reason="wrong prices")
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 9 held, 9 empty"
+    publish_all(home)
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 9 fresh, 9 empty"
+
+
+def test_a_paused_tenant_starts_nothing(home: DataHome, tiers: Tiers) -> None:
+    own_tier(home, paused="moves")
+    load(home, "2025-03-10")
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 9 paused, 9 empty"
+
+
+def test_what_is_built_but_not_published_is_published(home: DataHome, tiers: Tiers) -> None:
+    load(home, "2025-03-10")
+    with Line.at(home.root, home.settings.config) as line:
+        line.rebuild()
+    (request,) = tiers.look("near_real_time", NOW)
+    assert isinstance(request, dg.RunRequest)
+    assert request.job_name == "publish"
+
+
+def test_a_delivery_that_comes_during_a_look_is_taken_with_its_days_by_the_next(
+    home: DataHome, tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = tiers.stages.pending
+
+    def and_then_load(con: duckdb.DuckDBPyConnection) -> list[date]:
+        days = pending(con)
+        load(home, "2025-03-10")
+        return days
+
+    monkeypatch.setattr(tiers.stages, "pending", and_then_load)
+    assert tiers.look("near_real_time", NOW) == "nothing is due; tenants' tables: 18 empty"
+    monkeypatch.undo()
+    assert ranges_of(tiers.look("near_real_time", NOW)) == [("2025-03-10", "2025-03-10")]
+
+
+def test_what_failed_is_not_tried_again_at_once(home: DataHome, tiers: Tiers) -> None:
+    load(home, "2025-03-10")
+    assert len(tiers.look("near_real_time", NOW)) == 1
+    said = tiers.look("near_real_time", NOW, failed=True)
+    assert str(said).startswith("the last run failed on this; tried again every 10 minutes")
+    load(home, "2025-06-01")
+    assert len(tiers.look("near_real_time", NOW, failed=True)) == 2
+
+
+def test_a_kept_promise_is_reported_again_and_again_and_a_broken_one_once(home: DataHome, tiers: Tiers) -> None:
+    """Dagster's own policy turns red when the beat stops."""
+    kinds: list[list[str]] = []
+    load(home, "2025-03-10")
+    for minutes in (0, 1, 3, 6, 7):
+        tiers.look("near_real_time", NOW + timedelta(minutes=minutes), going="refresh")
+        kinds.append([type(event).__name__ for event in tiers.events["near_real_time"]])
+    beat, verdict = "AssetMaterialization", "AssetCheckEvaluation"
+    assert kinds == [[verdict, beat], [], [beat], [verdict], []]
+    publish_all(home)
+    tiers.look("near_real_time", NOW + timedelta(minutes=8))
+    assert [type(event).__name__ for event in tiers.events["near_real_time"]] == [verdict, beat]
+
+
+def test_the_status_of_every_tenant_and_table_is_published(home: DataHome, tiers: Tiers) -> None:
+    load(home, "2025-03-10")
+    publish_all(home)
+    rows = rows_of(
+        home.root / "published" / "analytics.duckdb",
+        "select tenant_id, tier, state, count(*), max(data_through) from freshness_status group by all order by all",
+    )
+    assert rows == [
+        ("acme", "daily", "fresh", 1, NOW), ("acme", "hourly", "fresh", 3, NOW), ("acme", "near_real_time", "fresh", 9, NOW),
+        ("globex", "daily", "empty", 1, None), ("globex", "hourly", "empty", 3, None),
+        ("globex", "near_real_time", "empty", 9, None),
+    ]  # fmt: skip
+
+
+def test_a_delivery_counts_for_the_tenants_whose_events_it_brought(tmp_path: Path) -> None:
+    with Line.at(tmp_path / "home", a_config(tmp_path / "config", tenants=("acme", "globex", "initech"))) as line:
+        line.load([an_event("m1"), an_event("m2", tenant_id="globex"), an_event("m2", tenant_id="nobody")])
+        line.load([an_event("m1")])
+        seen = {row.tenant_id: row.state for row in line.pipeline.watch.look(line.con, NOW + timedelta(days=9)).statuses}
+        assert seen == {"acme": "late", "globex": "late", "initech": "empty"}
+
+
+def test_a_delivery_from_before_tenants_were_noted_counts_for_all(tmp_path: Path) -> None:
+    with Line.at(tmp_path / "home", a_config(tmp_path / "config")) as line:
+        line.load([an_event("m1")])
+        table = line.pipeline.table(BATCHES)
+        replace_all(table, line.con, f"select * replace (null as events_by_tenant) from ({table.snapshot().select()})")
+        assert {row.state for row in line.pipeline.watch.look(line.con, NOW + timedelta(days=9)).statuses} == {"late"}

@@ -11,7 +11,7 @@ import yaml
 from analytics_assets.events.days import DayRange, ranges
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
-from analytics_assets.pipeline import StillWritten, move_into
+from analytics_assets.landing import StillWritten, move_into
 from analytics_assets.settings import UserError
 from analytics_assets_tests.builders import DAY, NOON, NOW, Line, Opener, a_config, an_event, at, write_events
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analytics_assets.events.tables import BATCHES
-from analytics_assets.pipeline import Landed
+from analytics_assets.landing import Landed
 from analytics_assets_tests.builders import Line, Opener, an_event, at, write_events
 
 # Names of files, without their ending; a name has at most 255 bytes.

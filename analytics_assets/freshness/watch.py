@@ -1,0 +1,96 @@
+"""Freshness over a data home: the evidence is read from batches, landing files and the published version, then judged."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES
+from analytics_assets.freshness.due import Due, due
+from analytics_assets.freshness.judge import WORST_FIRST, Evidence, Receipt, State, Status, judge
+from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, FRESHNESS_STATUS
+from analytics_assets.freshness.tiers import Promises
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.publish import Fact, held, shown_version
+from analytics_assets.warehouse.table import Table, replace_all
+
+ACTIONS_LOCK = "freshness_actions"
+_KEPT_ACTIONS = 1000
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look found: how fresh every tenant's tables are, and the tiers whose work is due, strictest first."""
+
+    statuses: tuple[Status, ...]
+    due: tuple[Due, ...]
+
+    def counts(self, tier: str) -> dict[State, int]:
+        """Tenants' tables of a tier by state, the worst first."""
+        states = [status.state for status in self.statuses if status.tier == tier]
+        return {state: states.count(state) for state in WORST_FIRST if state in states}
+
+    @property
+    def worst_of_tenants(self) -> dict[str, Status]:
+        """Of each tenant the status that a person should see first."""
+        # Of several with the same key the last one stays.
+        worst_last = sorted(self.statuses, key=lambda status: WORST_FIRST.index(status.state), reverse=True)
+        return {status.tenant_id: status for status in worst_last}
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Looks after the promises of one data home. `landed` gives (tenant, since when) of each file in a landing folder."""
+
+    home: Home
+    promises: Promises
+    tenants: tuple[str, ...]
+    landed: Callable[[datetime], Iterable[tuple[str, datetime]]]
+
+    def look(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Look:
+        """How it stands for those who read now."""
+        evidence = self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now)
+        return Look(tuple(judge(self.promises, self.tenants, evidence, now)), tuple(due(self.promises, evidence, now)))
+
+    def fact(self, con: duckdb.DuckDBPyConnection, events_version: int, now: datetime) -> Fact:
+        """`freshness_status` as it is once `events_version` is published."""
+        found = judge(self.promises, self.tenants, self._evidence(con, events_version, None, now), now)
+        return Fact(FRESHNESS_STATUS, [astuple(status) for status in found])
+
+    def _evidence(self, con: duckdb.DuckDBPyConnection, shown: int | None, held_since: str | None, now: datetime) -> Evidence:
+        """The evidence where readers see the events of version `shown` (None: nothing yet).
+
+        Only deliveries with new events are receipts. One that was loaded before its tenants were noted counts for all.
+        """
+        # A file may be taken while we look: it is looked for before the batches are, so that it counts at least once.
+        files = [Receipt(tenant, since, loaded=False) for tenant, since in self.landed(now)]
+        batches = Table(self.home.warehouse, BATCHES).snapshot().select()
+        rows = con.execute(
+            "with parts as (select coalesce(least(landed_at, received_at), received_at) as since, events_version, "
+            "unnest(coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end, "
+            f"$tenants::varchar[])) as name from ({batches}) where events > 0) "
+            "select name, max(since), list(since) filter (where events_version > $shown) from parts group by name order by 1",
+            {"tenants": list(self.tenants), "shown": -1 if shown is None else shown},
+        ).fetchall()
+        loaded = [Receipt(name, since) for name, _, unseen in rows for since in unseen or ()]
+        return Evidence((*files, *loaded), {name: newest for name, newest, _ in rows}, held_since)
+
+    def note(self, con: duckdb.DuckDBPyConnection, started: Due, action: str, now: datetime) -> None:
+        """Keep in `freshness_actions` what was started and why; the oldest notes leave."""
+        with self.home.lock(ACTIONS_LOCK):
+            table = Table(self.home.warehouse, FRESHNESS_ACTIONS)
+            row = [now, started.tier, action, started.since, started.reason]
+            casts = ", ".join(f"?::{column.type} as {column.name}" for column in FRESHNESS_ACTIONS.columns)
+            con.execute(f"create or replace temp table just_started as select {casts}", row)
+            both = f"from just_started union all from ({table.snapshot().select()})"
+            replace_all(table, con, f"select * from ({both}) order by started_at desc limit {_KEPT_ACTIONS}")
+            con.execute("drop table just_started")
+
+    def actions(self, con: duckdb.DuckDBPyConnection, most: int = 1) -> list[dict[str, Any]]:
+        """The newest starts of work, newest first."""
+        select = Table(self.home.warehouse, FRESHNESS_ACTIONS).snapshot().select()
+        rows = con.execute(f"select * from ({select}) order by started_at desc limit {most}").fetchall()
+        return [dict(zip(FRESHNESS_ACTIONS.column_names, row, strict=True)) for row in rows]
