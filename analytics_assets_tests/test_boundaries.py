@@ -21,10 +21,12 @@ MAY_USE = {
     "sources": {"events", "settings", "warehouse"},
     "sessions": {"warehouse", "settings"},
     "marts": {"warehouse"},
-    "pipeline": {"events", "marts", "sessions", "settings", "sources", "warehouse"},
+    "quality": {"settings", "warehouse"},
+    "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
+    "pipeline": {"events", "gate", "marts", "quality", "sessions", "settings", "sources", "warehouse"},
     "console": {"defs", "events", "pipeline", "settings", "warehouse"},
     "cli": {"console", "defs", "definitions", "events", "marts", "pipeline", "sessions", "settings", "sources", "warehouse"},
-    "defs": {"definitions", "events", "marts", "pipeline", "sessions", "settings", "sources", "warehouse"},
+    "defs": {"definitions", "events", "marts", "pipeline", "quality", "sessions", "settings", "sources", "warehouse"},
     "definitions": {"defs"},
 }
 DAGSTER_ROOMS = {"defs", "definitions"}

@@ -17,9 +17,9 @@ ingest = dg.define_asset_job(
 # Days of events into everything behind them, and out to the readers.
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "published"),
+    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "quality", "published"),
     config=CALM,
-    description="Rebuild a range of days behind events, then publish.",
+    description="Rebuild a range of days behind events, judge them, then publish.",
 )
 
 publish = dg.define_asset_job(

@@ -10,9 +10,10 @@ from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.project import models
+from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 
-_SHOWN = [spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)]
+_SHOWN = [spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS)]
 
 
 class PublishConfig(dg.Config):
