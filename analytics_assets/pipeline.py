@@ -394,9 +394,7 @@ class Pipeline:
         with self.home.lock(REBUILD_LOCK):
             return self._judge(con, now, days, run)
 
-    def _judge(
-        self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str
-    ) -> list[QualityResult]:
+    def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
         waiting = sorted({*days, *self.gate.pending(con, now)})
         return self.gate.judge(con, waiting, now, self.built_version(), run) if waiting else []
 

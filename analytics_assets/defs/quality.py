@@ -84,11 +84,16 @@ def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]")
         )
         for result in (failed or unknown)[:_SHOWN]
     ]  # fmt: skip
+    shown = {"verdicts": dg.MetadataValue.table(rows)} if rows else {}
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=expected.name,
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
         description=str(failed[0]) if failed else "unknown: too little is known yet" if not passed else None,
-        metadata={"failed": len(failed), "unknown": len(unknown), **({"verdicts": dg.MetadataValue.table(rows)} if rows else {})},
+        metadata={
+            "failed": len(failed),
+            "unknown": len(unknown),
+            **shown,
+        },
     )

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ def _to_judge(
 ) -> tuple[float | None, str, str]:
     """(the number that is judged, or None; what would pass, in words; why it is unknown)."""
     tenant, day = cell
-    if expected.whole_day and occasion.now < datetime(day.year, day.month, day.day) + timedelta(days=1):
+    if expected.whole_day and occasion.now < datetime.combine(day + timedelta(days=1), time.min):
         return None, _fixed(expected), "the day is not over"
     if value is None:
         if expected.query is not None and not isinstance(expected, Usual):
@@ -222,4 +222,6 @@ def _measures() -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context.data_sources.add_pandas("quality").add_dataframe_asset("measures").add_batch_definition_whole_dataframe("all")
+    return (
+        context.data_sources.add_pandas("quality").add_dataframe_asset("measures").add_batch_definition_whole_dataframe("all")
+    )

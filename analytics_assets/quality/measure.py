@@ -99,4 +99,3 @@ def drop(con: duckdb.DuckDBPyConnection, tables: Iterable[Judged]) -> None:
         for kind in ("judged", "clean", "whole"):
             con.execute(f"drop view if exists {identifier(f'{kind}_{table.name}')}")
     con.execute("drop table if exists clean_days")
-

@@ -86,9 +86,7 @@ def refusals(
         """
     ).fetchall()
     failed = [QualityResult(*row) for row in rows]
-    return [
-        result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)
-    ]
+    return [result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)]
 
 
 def refusal(failed: Sequence[QualityResult], shown: int = 3) -> str:

@@ -21,7 +21,7 @@ SESSIONS_SUITE = Suite(
         Usual("sessions_time_of_day",
               "The middle session of the day (of 10 and more) begins when it did on this weekday, in hours: a shifted clock.",
               "case when count(*) >= 10 then median(date_diff('minute', date, started_at) / 60.0) end",
-              weekday=True, tolerance=2, whole_day=True),
+              weekday=True, tolerance=2.75, whole_day=True),
         Usual("sessions_length", "About as many events in a session as before.",
               "case when count(*) >= 20 then avg(events) end", ratio=True, tolerance=3),
     ),
