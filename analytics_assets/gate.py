@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 import duckdb
 
 from analytics_assets.events.days import BUILT_DAYS
-from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE
+from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.history import CLEAN_DAYS, History
 from analytics_assets.quality.judge import Occasion, judge
@@ -26,7 +26,7 @@ from analytics_assets.warehouse.publish import Check
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored_columns
 
 _RESOLVED = "select * from judged_people"
-_LISTED = (BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE)
+_LISTED = (REJECTED_SUITE, BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE)
 
 
 # Accounting between the layers of a staged version: each SELECT must be empty. Whole tables, which no window of days can judge.
@@ -108,8 +108,10 @@ class Gate:
         snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)
         stored = stored_columns(con, snapshot.files)
         whole = snapshot.select()
-        if suite.table is BATCHES_SUITE.table:
-            return Judged(suite, self._batches(snapshot, now, version), "", whole, stored)
+        if suite in (BATCHES_SUITE, REJECTED_SUITE):
+            batches = _batches(self._table(BATCHES_SUITE).snapshot(), now, version)
+            came = f"select * from ({whole}) where batch_id in (select batch_id from ({batches}))"
+            return Judged(suite, came, "", whole, stored)
         if suite.day is None:
             return Judged(suite, whole, "", whole, stored)
         asked, before = _window(suite, snapshot, days)
@@ -117,15 +119,6 @@ class Gate:
             # As readers see them: people are told when they are read.
             asked, before, whole = (stitched(part, _RESOLVED, suite.table.column_names) for part in (asked, before, whole))
         return Judged(suite, asked, before, whole, stored)
-
-    def _batches(self, snapshot: Snapshot, now: datetime, version: int) -> str:
-        """The batches of today and of every day on which one came that brought events to the judged days."""
-        listed = f"select * from ({snapshot.select()}) where events_version <= {version}"
-        met = "list_has_any(days, (select list(date) from judged_days))"
-        return (
-            f"select * from ({listed}) where received_at::date in (select received_at::date from ({listed}) where {met} "
-            f"union all select date '{now.date()}')"
-        )
 
 
 def _window(suite: Suite, snapshot: Snapshot, days: Sequence[date]) -> tuple[str, str]:
@@ -139,4 +132,14 @@ def _between(suite: Suite, snapshot: Snapshot, low: datetime, high: datetime) ->
     return (
         f"select * from ({snapshot.select(snapshot.between(low, high))}) "
         f"where {suite.table.time_column} between timestamp '{low}' and timestamp '{high}'"
+    )
+
+
+def _batches(snapshot: Snapshot, now: datetime, version: int) -> str:
+    """The batches of today and of every day on which one came that brought events to the judged days."""
+    listed = f"select * from ({snapshot.select()}) where events_version <= {version}"
+    met = "list_has_any(days, (select list(date) from judged_days))"
+    return (
+        f"select * from ({listed}) where received_at::date in (select received_at::date from ({listed}) where {met} "
+        f"union all select date '{now.date()}')"
     )

@@ -117,9 +117,15 @@ class Outcome:
 
 @contextmanager
 def _opened(home: Path) -> Iterator[tuple[Pipeline, duckdb.DuckDBPyConnection]]:
-    pipeline = Pipeline(Settings(home, CONFIG))
+    pipeline = Pipeline(Settings(home, home / "config"))
     with pipeline.connect() as con:
         yield pipeline, con
+
+
+def _declare(home: Path, *incidents: str) -> None:
+    """The project's declarations, with these days looked at by a person."""
+    shutil.copytree(CONFIG, home / "config")
+    (home / "config" / "incidents.yaml").write_text("incidents:\n" + "".join(f"  - {entry}\n" for entry in incidents))
 
 
 def _lines(con: duckdb.DuckDBPyConnection) -> None:
@@ -145,6 +151,7 @@ def prepare(home: Path) -> None:
     """A home that is published up to the day before, with nine weeks of verdicts and two of daily deliveries."""
     deliveries = home / "deliveries"
     deliveries.mkdir(parents=True)
+    _declare(home, f"{{first: 2010-12-01, last: {DAY - timedelta(days=1)}, kind: normal, reason: the sample as it is}}")
     with _opened(home) as (pipeline, con):
         _lines(con)
         before = f"select distinct InvoiceDate::date from lines where InvoiceDate < date '{DAY}' order by 1"
@@ -158,11 +165,12 @@ def prepare(home: Path) -> None:
             pipeline.load(con, path, "online_retail", None, _morning_after(day))
         _rebuild(pipeline, con)
         version = pipeline.built_version()
+        weeks: dict[date, list[date]] = {}
         for day in days:
-            if day >= JUDGED_FROM:
-                pipeline.gate.judge(con, [day], _morning_after(day), version, "prepared")
-        older = [day for day in days if day < JUDGED_FROM]
-        pipeline.gate.judge(con, older, _morning_after(older[-1]), version, "prepared")
+            monday = max(JUDGED_FROM, day - timedelta(days=day.weekday()))
+            weeks.setdefault(monday if day >= JUDGED_FROM else days[0], []).append(day)
+        for window in weeks.values():
+            pipeline.gate.judge(con, window, _morning_after(window[-1]), version, "prepared")
         pipeline.publish(con, _morning_after(daily[-1]))
 
 
@@ -199,6 +207,7 @@ def replay(home: Path, say: Callable[[str], None], limit: int | None = None) -> 
     so the users and cohorts, which are judged as a whole, and the deliveries, of which there is one: both are left out.
     """
     alarms: list[tuple[date, str, str]] = []
+    shutil.copytree(CONFIG, home / "config")
     with _opened(home) as (pipeline, con):
         pipeline.load(con, RETAIL, "online_retail", None, _morning_after(date(2011, 12, 9)))
         _rebuild(pipeline, con)

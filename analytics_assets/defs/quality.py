@@ -9,7 +9,7 @@ from dagster_duckdb import DuckDBResource
 from analytics_assets.defs.metadata import BY_DAY, asset_spec
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
-from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE
+from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
@@ -18,7 +18,16 @@ from analytics_assets.warehouse.expectation import Expectation, schema_of
 if TYPE_CHECKING:
     from analytics_assets.quality.tables import QualityResult
 
-_SUITES = (BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE, *mart_suites())
+_SUITES = (
+    REJECTED_SUITE,
+    BATCHES_SUITE,
+    EVENTS_SUITE,
+    SESSIONS_SUITE,
+    PAGE_VIEWS_SUITE,
+    RUNAWAYS_SUITE,
+    USERS_SUITE,
+    *mart_suites(),
+)
 _EXPECTED = [(suite.table.name, expected) for suite in _SUITES for expected in (schema_of(suite), *suite.expectations)]
 # So many verdicts are shown with a check; all of them stand in the table.
 _SHOWN = 20

@@ -1,7 +1,7 @@
 """What must hold of a delivery and of a day of events, one list a table."""
 
 from analytics_assets.events.schema import EVENTS
-from analytics_assets.events.tables import BATCHES
+from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.expectation import Expectation, Suite, Usual, no_row, one_row_per
 
 # A delivery is judged on the day it was received, for its tenant or, where each row names its own, for its source.
@@ -10,8 +10,13 @@ BATCHES_SUITE = Suite(
     (
         Expectation(
             "batch_rejects_few",
-            "Of a batch of 20 records and more, at most a fifth is rejected: beyond it the format has changed.",
-            "coalesce(max(rejected / received) filter (received >= 20), 0)",
+            "Of a batch of 20 records and more, at most a fifth waits rejected: beyond it the format has changed.",
+            # Not the batch's own count, which stays when its records are replayed after a fix.
+            query="""
+                with waiting as (select batch_id, count(*) as waiting from whole_rejected_events group by all)
+                select coalesce(tenant, source) as tenant_id, date, max(coalesce(waiting, 0) / received)::double as value
+                from judged_batches left join waiting using (batch_id) where received >= 20 group by all
+            """,
             high=0.2,
         ),
         no_row(
@@ -42,6 +47,17 @@ BATCHES_SUITE = Suite(
     day="received_at::date",
     tenant="coalesce(tenant, source)",
 )
+
+REJECTED_SUITE = Suite(
+    REJECTED,
+    (
+        no_row("rejected_say_why", "What was rejected has a reason, and what a replay needs.",
+               "coalesce(reason, '') = '' or raw is null or record_digest is null"),
+        one_row_per("rejected_one_row_each", "A record and its copy have one row.", "record_digest", '"copy"'),
+    ),
+    day="received_at::date",
+    tenant="coalesce(tenant_id, source)",
+)  # fmt: skip
 
 _TEXTS = "concat_ws(' ', event, product_id, region, campaign, page_title, properties)"
 # The replacement character, UTF-8 read as Latin-1 or Windows-1252, and control characters, which JSON writes as \u00xx.
@@ -132,7 +148,8 @@ EVENTS_SUITE = Suite(
             "Most events (of 50 and more) are about products that clean days knew.",
             query="""
                 with seen as (select distinct tenant_id, product_id from clean_events where product_id is not null),
-                known as (select tenant_id from clean_days group by all having count(*) >= 30)
+                known as (select tenant_id from clean_events group by all
+                          having count(distinct date) >= 30 and count(*) >= 10000)
                 select tenant_id, date, (count(*) filter (seen.product_id is null)) / count(*)::double as value
                 from judged_events join known using (tenant_id) left join seen using (tenant_id, product_id)
                 where judged_events.product_id is not null group by all having count(*) >= 50
@@ -179,7 +196,7 @@ EVENTS_SUITE = Suite(
             "events_know_their_user",
             "Share of events without a user.",
             "case when count(*) >= 100 then (count(*) filter (user_id is null)) / count(*)::double end",
-            tolerance=0.25, spreads=4, sides="up",
+            tolerance=0.6, sides="up",
         ),
         Usual(
             "events_know_their_product",

@@ -112,7 +112,7 @@ def _days(suite: Suite, rows: Sequence[Cell], occasion: Occasion) -> Iterable[da
     """The days that get a verdict even where no tenant has a row."""
     if suite.day is None:
         return [max(occasion.days)]
-    judged = set() if suite.table.time_column == "received_at" else set(occasion.days)
+    judged = set() if suite.day == "received_at::date" else set(occasion.days)
     return sorted({day for _, day in rows} | judged)
 
 

@@ -22,8 +22,8 @@ SESSIONS_SUITE = Suite(
               "The middle session of the day (of 10 and more) begins when it did on this weekday, in hours: a shifted clock.",
               "case when count(*) >= 10 then median(date_diff('minute', date, started_at) / 60.0) end",
               weekday=True, tolerance=2.75, whole_day=True),
-        Usual("sessions_length", "About as many events in a session as before.",
-              "case when count(*) >= 20 then avg(events) end", ratio=True, tolerance=3),
+        Usual("sessions_length", "The median session (of 20 and more) has about as many events as before.",
+              "case when count(*) >= 20 then median(events) end", ratio=True, tolerance=3),
     ),
 )  # fmt: skip
 
