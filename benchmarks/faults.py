@@ -1,7 +1,7 @@
 """Faults injected into a day of the real sample: does the publish stay away from them, and is a clean year left in peace?
 
 Each fault changes one delivery, which then goes the whole way: load, rebuild, judge, publish. Stopped means that the file was
-set aside or the publish refused; warned, that a check failed and the publish went on. The clean replay judges every day
+set aside, all of it rejected, or the publish refused; warned, that a check failed and the publish went on. The clean replay judges every day
 of the year with the history that it had then.
 """
 
@@ -188,6 +188,9 @@ def deliver(base: Path, home: Path, fault: Fault) -> Outcome:
         report = pipeline.load(con, path, "online_retail", None, now)
         if report.status == "set_aside":
             return Outcome(fault.name, "stopped", ("set aside: " + str(report.reason)[:60],), time.monotonic() - began)
+        if report.events == 0:
+            reasons = ", ".join(f"rejected: {reason}" for reason in report.rejected_by_reason)
+            return Outcome(fault.name, "stopped" if reasons else "missed", (reasons,), time.monotonic() - began)
         try:
             _rebuild(pipeline, con)
             found = pipeline.judge(con, now)

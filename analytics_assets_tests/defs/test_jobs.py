@@ -209,6 +209,18 @@ def test_a_file_without_a_source_fails_the_run_with_the_cure(works: Works) -> No
         works.jobs.run("ingest", ops={"intake": {"path": "/nowhere.ndjson"}})
 
 
+def test_a_failed_expectation_fails_the_run_before_the_publish(works: Works, spring: dict[str, Any]) -> None:
+    calls = [a_call(f"q{n}", day="2025-03-12") for n in range(20)]
+    works.ingest(works.home.file("changed.ndjson", [*calls, *["no call"] * 10]))
+    before = works.version
+    with pytest.raises(dg.Failure, match="batch_rejects_few of batches"):
+        works.refresh(SPRING)
+    assert works.version == before
+    key = dg.AssetCheckKey(dg.AssetKey("batches"), "batch_rejects_few")
+    (record,) = works.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).values()
+    assert (record.status.value, record.evaluation.severity) == ("FAILED", dg.AssetCheckSeverity.ERROR)
+
+
 def test_a_failed_dbt_test_fails_the_run_and_keeps_what_is_published(works: Works, landed: dict[str, Any]) -> None:
     """Somebody empties a column of the warehouse by hand; a test on the marts notices."""
     works.ingest(works.home.file("summer.ndjson", [a_call("m7", day="2025-08-02")]))
@@ -222,18 +234,3 @@ def test_a_failed_dbt_test_fails_the_run_and_keeps_what_is_published(works: Work
     checks = [dg.AssetCheckKey(dg.AssetKey("events_daily"), "events_daily_always_known")]
     newest = works.instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
     assert [record.status.value for record in newest.values()] == ["FAILED"]
-
-
-# Last, since it leaves a data home that nothing may be published from.
-
-
-def test_a_failed_expectation_fails_the_run_before_the_publish(works: Works, spring: dict[str, Any]) -> None:
-    calls = [a_call(f"q{n}", day="2025-03-12") for n in range(20)]
-    works.ingest(works.home.file("changed.ndjson", [*calls, *["no call"] * 10]))
-    before = works.version
-    with pytest.raises(dg.Failure, match="batch_rejects_few of batches"):
-        works.refresh(SPRING)
-    assert works.version == before
-    key = dg.AssetCheckKey(dg.AssetKey("batches"), "batch_rejects_few")
-    (record,) = works.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).values()
-    assert (record.status.value, record.evaluation.severity) == ("FAILED", dg.AssetCheckSeverity.ERROR)
