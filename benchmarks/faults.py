@@ -1,8 +1,8 @@
 """Faults injected into a day of the real sample: does the publish stay away from them, and is a clean year left in peace?
 
 Each fault changes one delivery, which then goes the whole way: load, rebuild, judge, publish. Stopped means that the file was
-set aside, all of it rejected, or the publish refused; warned, that a check failed and the publish went on. The clean replay judges every day
-of the year with the history that it had then.
+set aside, all of it rejected, or the publish refused; warned, that a check failed and the publish went on. The clean replay
+judges every day of the year with the history that it had then.
 """
 
 import shutil
