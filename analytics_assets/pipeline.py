@@ -395,7 +395,8 @@ class Pipeline:
             return self._judge(con, now, days, run)
 
     def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
-        waiting = sorted({*days, *self.gate.pending(con, now)})
+        # A day that is to be rebuilt is half of two versions until then.
+        waiting = sorted({*days, *self.gate.pending(con, now)} - set(pending_days(con, self.home, self.built_version())))
         return self.gate.judge(con, waiting, now, self.built_version(), run) if waiting else []
 
     def publish(
