@@ -87,7 +87,7 @@ class Gate:
     ) -> list[QualityResult]:
         """Judge every table of `days`, as built from `version` of events, and keep the verdicts."""
         chosen = sorted(days)
-        history = History(past(con, self.results.snapshot(), chosen[0]), self._settings.incidents)
+        history = History(past(con, self.results.snapshot(), chosen[0], now.date()), self._settings.incidents)
         con.execute("create or replace temp table judged_days as select unnest(?::date[]) as date", [chosen])
         identities = resolved_identities(Table(self._home.warehouse, IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table judged_people as {identities}")

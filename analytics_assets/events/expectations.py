@@ -163,10 +163,11 @@ EVENTS_SUITE = Suite(
             "events_keep_their_currency",
             "No money comes in a currency that the tenant's clean days do not have.",
             query="""
-                with seen as (select distinct tenant_id, currency from clean_events where revenue is not null)
+                with ready as (select tenant_id from clean_days group by all having count(*) >= 10),
+                seen as (select distinct tenant_id, currency from clean_events where currency is not null)
                 select tenant_id, date, (count(*) filter (seen.currency is null))::double as value
-                from judged_events join (select distinct tenant_id from seen) using (tenant_id)
-                left join seen using (tenant_id, currency) where revenue is not null group by all
+                from judged_events join ready using (tenant_id) left join seen using (tenant_id, currency)
+                where revenue is not null and judged_events.currency is not null group by all
             """,
         ),
         Expectation(
@@ -183,7 +184,7 @@ EVENTS_SUITE = Suite(
                         and b.quantity is not distinct from today.quantity
                         and b.person is not distinct from today.person) as again from today)
                 select tenant_id, date, (count(*) filter (again)) / count(*)::double as value
-                from met join (select distinct tenant_id from clean_events) using (tenant_id)
+                from met join (select tenant_id from clean_days group by all having count(*) >= 10) using (tenant_id)
                 group by all having count(*) >= 50
             """,
             high=0.2,

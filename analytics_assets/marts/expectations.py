@@ -46,7 +46,8 @@ _LISTS: dict[str, tuple[Expectation, ...]] = {
             query="""
                 with size as (select tenant_id, date, event, sum(events) as size from judged_events_hourly group by all),
                 clean_size as (select tenant_id, event, sum(events) as size, count(distinct date) as days
-                               from clean_events_hourly group by all having sum(events) >= 500),
+                               from clean_events_hourly group by all
+                               having sum(events) >= 500 and count(distinct date) >= 10),
                 usual as (select p.tenant_id, p.event, property, sum(p.events) / any_value(c.size) as share
                           from clean_properties_daily p join clean_size c using (tenant_id, event)
                           where not quarantined group by all),

@@ -81,7 +81,7 @@ class History:
             days = {known for values in by_tenant.values() for known in values}
             mine = {known: mine.get(known, 0.0) for known in days if (tenant, known) not in self._broken}
         wanted, least = _DAYS[expected.weekday]
-        alike = [known for known in mine if not expected.weekday or known.weekday() == day.weekday()]
+        alike = [known for known in mine if known < day and (not expected.weekday or known.weekday() == day.weekday())]
         values = [mine[known] for known in sorted(alike)[-wanted:]]
         if len(values) < least:
             kind = "same weekdays" if expected.weekday else "days"

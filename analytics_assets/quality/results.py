@@ -37,14 +37,19 @@ def keep(con: duckdb.DuckDBPyConnection, table: Table, found: Sequence[QualityRe
     con.execute("drop table verdicts")
 
 
-def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date) -> list[Past]:
-    """Earlier verdicts that can be learned from, or that say that a day must not be."""
-    low, high = day_bounds([before - LOOKBACK, before])
+def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date, today: date) -> list[Past]:
+    """Earlier verdicts that can be learned from, or that say that a day must not be.
+
+    Those on tables are of days `before` the window; those on deliveries are of days of receipt, before `today`.
+    """
+    low, high = day_bounds([min(before, today) - LOOKBACK, max(before, today)])
+    received, table = ("'batches', 'rejected_events'", '"table"')
     stored = snapshot.select(snapshot.between(low, high))
     return con.execute(
         'select "table", tenant, "partition", expectation, severity, success, observed from '
-        f"""({stored}) where "partition" >= date '{before - LOOKBACK}' and "partition" < date '{before}' """
-        "and tenant is not null"
+        f"""({stored}) where tenant is not null and case when {table} in ({received})
+            then "partition" >= date '{today - LOOKBACK}' and "partition" < date '{today}'
+            else "partition" >= date '{before - LOOKBACK}' and "partition" < date '{before}' end"""
     ).fetchall()
 
 
