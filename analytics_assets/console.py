@@ -141,8 +141,8 @@ def readable_bytes(path: Path) -> int | None:
 class Runner:
     """Jobs that show how far they are. A refresh says its step of all steps, a load its share of the file."""
 
-    # What `refresh` says of a range of days: sessions, marts, users, publishing.
-    STAGES = 4
+    # What `refresh` says of a range of days: sessions, marts, users, judging, publishing.
+    STAGES = 5
 
     def __init__(self, settings: Settings, display: Display) -> None:
         # Dagster takes seconds to import, while the display already says that something happens.

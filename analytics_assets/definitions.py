@@ -12,6 +12,7 @@ from analytics_assets.defs.jobs import JOBS
 from analytics_assets.defs.maintenance import compacted_events, layout_is_lean, swept_storage
 from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
+from analytics_assets.defs.quality import quality
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.sessions import sessions, users
 
@@ -20,7 +21,8 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     """All assets, checks, jobs, sensors and schedules. Loading touches no data, network or credentials."""
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            with_tier, [intake, sessions, users, marts, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT]
+            with_tier,
+            [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
         ),
         asset_checks=[layout_is_lean, *PROMISE_CHECKS],
         jobs=[*JOBS, rollback_publish],

@@ -22,9 +22,12 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
+from analytics_assets.gate import CHECKS, Gate
 from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_at, landed_files, move_into
 from analytics_assets.marts.build import BuildResult, build
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.quality.results import refusal
+from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -40,7 +43,7 @@ from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_read
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
-from analytics_assets.warehouse.publish import PUBLISH_LOCK, Check, Publishable, Published, publish
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, Publishable, Published, PublishRefused, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, replace_all, replace_days
 
@@ -340,8 +343,12 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        own = [EVENTS, REJECTED, BATCHES, BUILT_DAYS, SESSIONS, PAGE_VIEWS, RUNAWAYS, IDENTITIES, USERS, FRESHNESS_ACTIONS]
-        return [*own, *mart_tables()]
+        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS]
+
+    @property
+    def published(self) -> list[TableSpec]:
+        """Those that readers see."""
+        return [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()]
 
     def layout(self) -> list[LayoutAdvice]:
         dense = self.settings.limits.storage.dense_day_rows
@@ -352,9 +359,8 @@ class Pipeline:
     @cached_property
     def watch(self) -> Watch:
         """How fresh each tenant's tables are, and which work is due. Raises ConfigError for a wrong declaration."""
-        published = (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, *mart_tables())
         declared, tenants = self.settings.config / "freshness.yaml", tuple(self.settings.tenants)
-        promises = load_promises(declared, [spec.name for spec in published], tenants)
+        promises = load_promises(declared, [spec.name for spec in self.published], tenants)
         return Watch(self.home, promises, tenants, self._landed_since)
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
@@ -363,7 +369,23 @@ class Pipeline:
             if (since := landed_at(file.path)) is not None:
                 yield file.tenant, since
 
-    # Publishing
+    # Judging and publishing
+
+    @cached_property
+    def gate(self) -> Gate:
+        return Gate(self.settings)
+
+    def judge(
+        self, con: duckdb.DuckDBPyConnection, now: datetime, *, days: Sequence[date] = (), run: str = "by hand"
+    ) -> list[QualityResult]:
+        """Judge every table of `days` and of all days that wait for it; returns the verdicts, which are kept."""
+        with self.home.lock(REBUILD_LOCK):
+            return self._judge(con, now, days, run)
+
+    def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
+        # A day that is to be rebuilt is half of two versions until then.
+        waiting = sorted({*days, *self.gate.pending(con, now)} - set(pending_days(con, self.home, self.built_version())))
+        return self.gate.judge(con, waiting, now, self.built_version(), run) if waiting else []
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
@@ -382,6 +404,10 @@ class Pipeline:
             behind, newest = self._behind_users(), self.table(USERS).open().history(1)[0]
             if not behind.items() <= newest.items():
                 self._replace_users(con, behind)
+            # Nothing goes out unjudged, also where the step that judges was left out or killed.
+            self._judge(con, now, (), "publish")
+            if refused := self.gate.refusals(con):
+                raise PublishRefused(refusal(refused))
             return publish(
                 self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
                 facts=[self.watch.fact(con, version, now)], keep=self.settings.limits.storage.keep_versions,
@@ -397,7 +423,7 @@ class Pipeline:
     def _publishables(self, events_version: int) -> list[Publishable]:
         snapshots = {
             spec.name: self.table(spec).snapshot()
-            for spec in (REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, IDENTITIES, *mart_tables())
+            for spec in (REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, IDENTITIES, QUALITY_RESULTS, *mart_tables())
         }
         events = self.table(EVENTS).snapshot(events_version)
         batches = f"{snapshots['batches'].select()} where events_version <= {events_version}"
@@ -412,40 +438,12 @@ class Pipeline:
         for spec in (SESSIONS, PAGE_VIEWS):
             select = stitched(snapshots[spec.name].select(), identities, spec.column_names)
             tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
-        for spec in (RUNAWAYS, USERS, *mart_tables()):
+        for spec in (RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()):
             tables.append(Publishable(spec, snapshots[spec.name]))
         return tables
 
 
 _RESOLVED = "select * from resolved"
-
-# Accounting between the layers of a staged version: each SELECT must be empty.
-CHECKS: tuple[Check, ...] = (
-    (
-        "every received record is accounted for",
-        "select batch_id, received, rejected, duplicates, events from batches where received <> rejected + duplicates + events",
-    ),
-    (
-        "events are those that the batches brought",
-        "select * from (select (select count(*) from events) as events, "
-        "(select coalesce(sum(events), 0) from batches) as brought) where events <> brought",
-    ),
-    (
-        "events are those that the daily rollup counts",
-        "select * from (select (select count(*) from events) as events, "
-        "(select coalesce(sum(events), 0) from events_daily) as counted) where events <> counted",
-    ),
-    (
-        "events are in a session or in a runaway",
-        "select * from (select (select count(*) from events) as events, (select coalesce(sum(events), 0) from sessions) "
-        "+ (select coalesce(sum(events), 0) from runaway_sessions) as placed) where events <> placed",
-    ),
-    (
-        "revenue is that of the events",
-        "select * from (select (select coalesce(sum(revenue), 0) from events) as earned, "
-        "(select coalesce(sum(revenue), 0) from revenue_daily) as summed) where earned <> summed",
-    ),
-)
 
 
 def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:

@@ -8,13 +8,13 @@ import os
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CONFIG = Path(__file__).parent / "config"
 PROJECT = Path(__file__).parent.parent
@@ -159,6 +159,32 @@ class StorageRules(Declared):
     threads: int = Field(2, ge=1, le=256, description="DuckDB threads of one step.")
 
 
+class Incident(Declared):
+    """Days of a tenant on which a check's failure holds up no publish, since a person has looked at it.
+
+    `kind` incident: the data are at fault, and nothing is learned from them. normal: they are right, and are learned from.
+    """
+
+    tenant: str | None = Field(None, description="Tenant, or source of a batch; all, if left out.")
+    first: date = Field(description="First day (UTC).")
+    last: date = Field(description="Last day (UTC), included.")
+    kind: Literal["incident", "normal"] = Field(description="Whether the data are at fault, or only looked so.")
+    reason: str = Field(min_length=3, description="What happened, for those who come later.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Incident":
+        if self.last < self.first:
+            raise ValueError(f"it ends on {self.last}, before it begins; swap first and last")
+        return self
+
+    def covers(self, tenant: str | None, day: date) -> bool:
+        return self.first <= day <= self.last and (self.tenant is None or self.tenant == tenant)
+
+
+class Incidents(Declared):
+    incidents: tuple[Incident, ...] = ()
+
+
 class Limits(Declared):
     events: EventLimits = EventLimits()
     sessions: SessionRules = SessionRules()
@@ -190,6 +216,13 @@ class Settings:
     @cached_property
     def limits(self) -> Limits:
         return Limits.load(self.config / "limits.yaml")
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Read anew each time: a person declares one while a process waits. A folder without the file has none."""
+        path = self.config / "incidents.yaml"
+        declared: Incidents = Incidents.load(path) if path.exists() else Incidents()
+        return declared.incidents
 
     @property
     def inactivity(self) -> timedelta:

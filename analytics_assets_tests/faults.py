@@ -36,6 +36,8 @@ def shown(path: Path) -> dict[str, tuple[int, int]]:
     found = {}
     with published(path) as con:
         for (name,) in con.execute("select table_name from information_schema.tables").fetchall():
+            if name == "quality_results":
+                continue  # verdicts tell what was judged together, and when
             described = [row[0] for row in con.execute(f"describe {name}").fetchall()]
             columns = _OF_THE_VERSION.get(name) or [c for c in described if c not in _OF_THE_RUN]
             found[name] = digest(con, f"from {name}", columns)

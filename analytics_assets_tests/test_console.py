@@ -89,13 +89,13 @@ def test_a_bar_goes_from_nothing_to_all_by_the_bytes_of_the_file_and_the_steps_o
     assert size / 2 < half < size
     assert last == (size, size, "3 records")
     assert [text for _, _, text in recorder.seen if "models and tests" not in text] == [
-        "rebuilding 2025-03-10", "sessions and page views", "marts with dbt", "users", "publishing",
+        "rebuilding 2025-03-10", "sessions and page views", "marts with dbt", "users", "judging quality", "publishing",
     ]  # fmt: skip
     steps = [(done, total) for done, total, _ in recorder.seen if total]
     assert steps == sorted(steps)
-    assert steps[0] == (0, 4) and steps[-1] == (3, 4)
+    assert steps[0] == (0, 5) and steps[-1] == (4, 5)
     parts = sum(1 + len(model.tests) for model in models().values())
-    assert f"step 2 of 4, {parts} of {parts} models and tests" in [text for _, _, text in recorder.seen]
+    assert f"step 2 of 5, {parts} of {parts} models and tests" in [text for _, _, text in recorder.seen]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,19 @@ from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.gate import suites
 from analytics_assets.marts.project import models
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets_tests.builders import a_config
 
-TABLES = {spec.name: spec for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, *mart_tables())}
-DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, *models()}
+TABLES = {
+    spec.name: spec
+    for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables())
+}
+DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 
@@ -112,11 +117,20 @@ def test_every_dbt_test_is_a_check_that_blocks_what_comes_after(definitions: dg.
     found = {
         (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key)
         for key in graph.asset_check_keys
-        if key.asset_key.to_user_string() in models()
+        if (key.asset_key.to_user_string(), key.name) in declared
     }
     assert {key: spec.description for key, spec in found.items()} == declared
     assert len(found) > len(mart_tables())
     assert all(spec.blocking for spec in found.values())
+
+
+def test_every_expectation_is_a_check_on_the_table_that_it_judges(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    found = {(key.asset_key.to_user_string(), key.name): graph.get_check_spec(key) for key in graph.asset_check_keys}
+    for suite in suites():
+        for expected in suite.expectations:
+            spec = found[suite.table.name, expected.name]
+            assert (spec.description, spec.metadata["severity"]) == (expected.says, expected.severity)
 
 
 def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec]) -> None:

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from analytics_assets.defs.intake import intake as loaded
+
 # What a run does stands in the UI; on the console of the daemon only what a person should know. Dagster gives a job's own
 # config to people who launch it, but not to sensors.
 CALM = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
@@ -9,7 +11,7 @@ CALM = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 # Files into events; the sensors ask for it, and people with a path in the launchpad.
 ingest = dg.define_asset_job(
     "ingest",
-    selection=dg.AssetSelection.assets("events", "rejected_events", "batches"),
+    selection=dg.AssetSelection.assets("events", "rejected_events", "batches").without_checks(),
     config=CALM,
     description="Load waiting files, or the file named in the config, into events.",
 )
@@ -17,9 +19,10 @@ ingest = dg.define_asset_job(
 # Days of events into everything behind them, and out to the readers.
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "published"),
+    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "quality", "published")
+    | dg.AssetSelection.checks_for_assets(loaded),
     config=CALM,
-    description="Rebuild a range of days behind events, then publish.",
+    description="Rebuild a range of days behind events, judge them, then publish.",
 )
 
 publish = dg.define_asset_job(

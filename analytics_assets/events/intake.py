@@ -65,6 +65,7 @@ class BatchReport:
     bytes: int = 0
     reason: str | None = None
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    undeclared: str | None = None
     days: tuple[date, ...] = ()
     event_from: datetime | None = None
     event_to: datetime | None = None
@@ -167,7 +168,7 @@ class Intake:
             con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
             try:
                 for part in slices():
-                    progress(self._store_slice(con, state, part.absent), part.bytes)
+                    progress(self._store_slice(con, state, part), part.bytes)
             except BaseException:
                 self._discard(state)
                 raise
@@ -192,7 +193,7 @@ class Intake:
             con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
             try:
                 for part in slices():
-                    self._store_slice(con, state, part.absent)
+                    self._store_slice(con, state, part)
             except BaseException:
                 self._discard(state)
                 raise
@@ -231,7 +232,7 @@ class Intake:
             self._note_batch(con, report)
         return report
 
-    def _store_slice(self, con: duckdb.DuckDBPyConnection, state: "_Loading", absent: frozenset[str]) -> int:
+    def _store_slice(self, con: duckdb.DuckDBPyConnection, state: "_Loading", part: Any) -> int:
         rules = _rules(self.limits, self.tenants, state.batch.received_at)
         any_rule = " or ".join(f"({condition})" for _, condition in rules)
         judged = " ".join(f"when {condition} then {literal(reason)}" for reason, condition in rules)
@@ -246,10 +247,11 @@ class Intake:
         state.received += accepted + sum(counts.values())
         for reason, rows in counts.items():
             state.rejected[reason] = state.rejected.get(reason, 0) + rows
+        state.undeclared.update(part.undeclared)
         if counts:
             self._collect_rejected(con, state.batch)
         if accepted:
-            self._store_accepted(con, state, absent)
+            self._store_accepted(con, state, part.absent)
         return accepted + sum(counts.values())
 
     def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", absent: frozenset[str]) -> None:
@@ -398,6 +400,7 @@ class _Loading:
         self.adds: list[AddAction] = []
         self.received = self.events = 0
         self.rejected: dict[str, int] = {}
+        self.undeclared: set[str] = set()
         self.days: set[date] = set()
         self.tenants: dict[str, int] = {}
         self.first: datetime | None = None
@@ -429,7 +432,8 @@ class _Loading:
         return BatchReport(
             self.batch.batch_id, self.batch.source, self.batch.tenant, self.batch.file, self.batch.status,
             self.received, rejected, self.received - rejected - self.events, self.events, round(seconds, 3),
-            self.batch.bytes, None, dict(sorted(self.rejected.items())), tuple(sorted(self.days)),
+            self.batch.bytes, None, dict(sorted(self.rejected.items())),
+            ", ".join(sorted(self.undeclared))[:1000] or None, tuple(sorted(self.days)),
             self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,
             dict(sorted(self.tenants.items())), self.batch.landed_at,
         )  # fmt: skip

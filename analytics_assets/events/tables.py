@@ -37,6 +37,7 @@ BATCHES = TableSpec(
         Column("seconds", "DOUBLE", "Wall time of loading, in seconds."),
         Column("bytes", "BIGINT", "Size of the file, in bytes."),
         Column("rejected_by_reason", "VARCHAR", "JSON object: reason to count."),
+        Column("undeclared", "VARCHAR", "Columns of the file that its source does not declare, by comma; empty for none."),
         Column("days", "DATE[]", "Days (UTC) that got new events."),
         Column("event_from", "TIMESTAMP", "Time of the earliest accepted event (UTC)."),
         Column("event_to", "TIMESTAMP", "Time of the latest accepted event (UTC)."),

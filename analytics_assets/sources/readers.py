@@ -43,13 +43,15 @@ _SUFFIXES = {
 class Slice:
     """A part of a file that stands as `mapped`: number of its first row, rows, and about how many bytes were read.
 
-    The canonical columns in `absent` are null in every row, since the file lacks what they are made from.
+    The canonical columns in `absent` are null in every row, since the file lacks what they are made from. Of what is in
+    `undeclared`, columns of the file that the source does not name, nothing is kept.
     """
 
     start_row: int
     rows: int
     bytes: int
     absent: frozenset[str] = frozenset()
+    undeclared: frozenset[str] = frozenset()
 
 
 def slices(
@@ -208,7 +210,8 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
         if total:
             con.execute(f"create or replace temp view mapped as {shape.select(records)}")
             absent = mapping.absent_fields(shape.source, records)
-            yield Slice(start, end - start, size * (end - start) // total, absent)
+            undeclared = _undeclared(shape.source, numbered)
+            yield Slice(start, end - start, size * (end - start) // total, absent, undeclared)
 
 
 def _table_records(shape: _Shape, cells: dict[str, tuple[str, str]], sql: str) -> Records:
@@ -225,6 +228,13 @@ def _table_records(shape: _Shape, cells: dict[str, tuple[str, str]], sql: str) -
     }
     bound = {name: _cell(source.columns[name].type, *cells[own]) for name, own in found.items()}
     return Records(sql, bound, f"object({struct(extra)})")
+
+
+def _undeclared(source: Source, cells: dict[str, tuple[str, str]]) -> frozenset[str]:
+    """The columns of a file that are lost, since the source neither names them nor keeps what it does not name."""
+    if source.uses("extra_columns"):
+        return frozenset()
+    return frozenset(cells) - frozenset(mapping.found_columns(source, cells).values())
 
 
 def _cell(declared: str, sql: str, type_: str) -> Cell:
@@ -268,7 +278,8 @@ def _text_slices(shape: _Shape, chunks: Iterable[Chunk]) -> Iterator[Slice]:
         # In the view, since few records are rejected and each would hold the header.
         whole = f" replace ({_with_head(chunk.head, 'raw')} as raw)" if chunk.head else ""
         con.execute(f"create or replace temp view mapped as select *{whole} from __mapped")
-        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes)
+        undeclared = _undeclared(shape.source, cells)
+        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes, undeclared=undeclared)
 
 
 def _with_head(head: Head, kept: str) -> str:

@@ -100,6 +100,15 @@ def scan(paths: Sequence[str], *, alike: bool = False) -> str:
     return f"read_parquet([{files}], union_by_name = {'false' if alike else 'true'}, hive_partitioning = false)"
 
 
+def stored_columns(con: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> dict[str, str]:
+    """The columns of the newest file and of the oldest, with DuckDB's types; nothing of no files."""
+    if not files:
+        return {}
+    by_time = sorted(files, key=lambda file: Path(file.path).stat().st_mtime_ns)
+    ends = {by_time[0].path, by_time[-1].path}
+    return {name: type_ for name, type_, *_ in con.execute(f"describe from {scan(list(ends))}").fetchall()}
+
+
 def day_bounds(days: Iterable[date]) -> tuple[datetime, datetime]:
     """From the first to the last microsecond of the days."""
     known = sorted(days)

@@ -18,6 +18,7 @@ from analytics_assets.events.days import DayRange, ranges
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.marts.project import models
 from analytics_assets.pipeline import Pipeline
+from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS
 from analytics_assets.settings import UserError
 from analytics_assets.warehouse.publish import current_path, current_version
@@ -26,7 +27,7 @@ from analytics_assets_tests.builders import rows_of
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, keys
 
 SPRING = DayRange(date(2025, 3, 10), date(2025, 3, 12))
-DAILY = (SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, *models())
+DAILY = (SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, QUALITY_RESULTS.name, *models())
 COUNTS = ("received", "rejected", "duplicates", "new events")
 
 
@@ -206,6 +207,18 @@ def test_a_rollback_is_a_run_that_the_history_and_the_asset_tell_of(works: Works
 def test_a_file_without_a_source_fails_the_run_with_the_cure(works: Works) -> None:
     with pytest.raises(dg.Failure, match=r"give the source of .*; declared are canonical, .*segment"):
         works.jobs.run("ingest", ops={"intake": {"path": "/nowhere.ndjson"}})
+
+
+def test_a_failed_expectation_fails_the_run_before_the_publish(works: Works, spring: dict[str, Any]) -> None:
+    calls = [a_call(f"q{n}", day="2025-03-12") for n in range(20)]
+    works.ingest(works.home.file("changed.ndjson", [*calls, *["no call"] * 10]))
+    before = works.version
+    with pytest.raises(dg.Failure, match="batch_rejects_few of batches"):
+        works.refresh(SPRING)
+    assert works.version == before
+    key = dg.AssetCheckKey(dg.AssetKey("batches"), "batch_rejects_few")
+    (record,) = works.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).values()
+    assert (record.status.value, record.evaluation.severity) == ("FAILED", dg.AssetCheckSeverity.ERROR)
 
 
 def test_a_failed_dbt_test_fails_the_run_and_keeps_what_is_published(works: Works, landed: dict[str, Any]) -> None:

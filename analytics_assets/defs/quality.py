@@ -1,0 +1,108 @@
+"""The verdicts as an asset, and each expectation as a check on the table that it judges: one step for all."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from analytics_assets.defs.metadata import BY_DAY, asset_spec
+from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
+from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
+from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
+from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.quality.tables import QUALITY_RESULTS
+from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
+from analytics_assets.warehouse.expectation import Expectation, schema_of
+
+if TYPE_CHECKING:
+    from analytics_assets.quality.tables import QualityResult
+
+_SUITES = (
+    REJECTED_SUITE,
+    BATCHES_SUITE,
+    EVENTS_SUITE,
+    SESSIONS_SUITE,
+    PAGE_VIEWS_SUITE,
+    RUNAWAYS_SUITE,
+    USERS_SUITE,
+    *mart_suites(),
+)
+_EXPECTED = [(suite.table.name, expected) for suite in _SUITES for expected in (schema_of(suite), *suite.expectations)]
+# So many verdicts are shown with a check; all of them stand in the table.
+_SHOWN = 20
+
+
+def _check(table: str, expected: Expectation) -> dg.AssetCheckSpec:
+    # What blocks is the step, which fails before the publish. Dagster's own `blocking` would also hold up the tables that are
+    # made from this one and judged in the same step: a circle.
+    return dg.AssetCheckSpec(expected.name, asset=table, description=expected.says, metadata={"severity": expected.severity})
+
+
+@dg.multi_asset(
+    name="quality",
+    specs=[
+        asset_spec(
+            QUALITY_RESULTS, group="quality", kinds={"deltalake", "greatexpectations"}, owner=OWNER, tags=BY_DAY,
+            deps=[suite.table.name for suite in _SUITES],
+        )
+    ],
+    check_specs=[_check(table, expected) for table, expected in _EXPECTED],
+    # The checks belong to other assets. A step of their own would cost a second pass over the verdicts.
+    allow_arbitrary_check_specs=True,
+    partitions_def=DAYS,
+    backfill_policy=ONE_RUN,
+)  # fmt: skip
+def quality(
+    context: dg.AssetExecutionContext,
+    pipeline: PipelineResource,
+    duckdb: DuckDBResource,
+    progress: dg.ResourceParam[Progress],
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.quality.results import refusal
+
+    progress.stage("judging quality")
+    stages = pipeline.get()
+    with duckdb.get_connection() as con:
+        found = stages.judge(con, utc_now(), days=days_of(context), run=context.run_id)
+        refused = stages.gate.refusals(con)
+    counts = {success: sum(result.success == success for result in found) for success in ("pass", "fail", "unknown")}
+    yield dg.MaterializeResult(
+        QUALITY_RESULTS.name, metadata={**counts, "holds the publish": refusal(refused) if refused else "nothing"}
+    )
+    for table, expected in _EXPECTED:
+        mine = [result for result in found if (result.table, result.expectation) == (table, expected.name)]
+        yield _result(table, expected, mine)
+    if refused:
+        # A failed step keeps the publish from running.
+        raise dg.Failure(refusal(refused))
+
+
+def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]") -> dg.AssetCheckResult:
+    """Passed: something could be judged and nothing failed. What is unknown alone has not passed, and blocks nothing."""
+    failed = [result for result in found if result.success == "fail"]
+    unknown = [result for result in found if result.success == "unknown"]
+    passed = not failed and (len(unknown) < len(found) or not found)
+    severe = failed and expected.severity == "block"
+    rows = [
+        dg.TableRecord(
+            {"verdict": result.success, "tenant": result.tenant or "", "day": str(result.partition),
+             "observed": "" if result.observed is None else f"{result.observed:,.6g}", "expected": result.expected,
+             "why": result.reason, "rows at fault": result.samples or ""}
+        )
+        for result in (failed or unknown)[:_SHOWN]
+    ]  # fmt: skip
+    shown = {"verdicts": dg.MetadataValue.table(rows)} if rows else {}
+    return dg.AssetCheckResult(
+        asset_key=table,
+        check_name=expected.name,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        description=str(failed[0]) if failed else "unknown: too little is known yet" if not passed else None,
+        metadata={
+            "failed": len(failed),
+            "unknown": len(unknown),
+            **shown,
+        },
+    )

@@ -1,0 +1,249 @@
+"""What must hold of a delivery and of a day of events, one list a table."""
+
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.warehouse.expectation import Expectation, Suite, Usual, no_row, one_row_per
+
+# A delivery is judged on the day it was received, for its tenant or, where each row names its own, for its source.
+BATCHES_SUITE = Suite(
+    BATCHES,
+    (
+        Expectation(
+            "batch_rejects_few",
+            "Of a batch of 20 records and more, at most a fifth waits rejected: beyond it the format has changed.",
+            # Not the batch's own count, which stays when its records are replayed after a fix.
+            query="""
+                with waiting as (select batch_id, count(*) as waiting from whole_rejected_events group by all)
+                select coalesce(tenant, source) as tenant_id, date, max(coalesce(waiting, 0) / received)::double as value
+                from judged_batches left join waiting using (batch_id) where received >= 20 group by all
+            """,
+            high=0.2,
+        ),
+        no_row(
+            "batch_is_accounted_for",
+            "Each received record was rejected, a duplicate or an event.",
+            "received <> rejected + duplicates + events",
+        ),
+        no_row(
+            "batch_is_readable",
+            "No file was set aside as unreadable. A warning: nothing of it was stored, and the others go on.",
+            "status = 'set_aside'",
+            "warn",
+        ),
+        no_row(
+            "batch_has_declared_columns_only",
+            "No column came that the source does not declare. A warning: it is left out, and the rest stays right.",
+            "undeclared <> ''",
+            "warn",
+        ),
+        Usual(
+            "batch_is_as_recent_as_usual",
+            "Freshness of input: the newest event is about as old at receipt as it was before, in hours.",
+            "max(date_diff('minute', event_to, received_at) / 60.0) filter (status = 'loaded' and events > 0)",
+            tolerance=7 * 24,
+            sides="up",
+        ),
+    ),
+    day="received_at::date",
+    tenant="coalesce(tenant, source)",
+)
+
+REJECTED_SUITE = Suite(
+    REJECTED,
+    (
+        no_row("rejected_say_why", "What was rejected has a reason, and what a replay needs.",
+               "coalesce(reason, '') = '' or raw is null or record_digest is null"),
+        one_row_per("rejected_one_row_each", "A record and its copy have one row.", "record_digest", '"copy"'),
+    ),
+    day="received_at::date",
+    tenant="coalesce(tenant_id, source)",
+)  # fmt: skip
+
+_TEXTS = "concat_ws(' ', event, product_id, region, campaign, page_title, properties)"
+# The replacement character, UTF-8 read as Latin-1 or Windows-1252, and control characters, which JSON writes as \u00xx.
+_DAMAGED = r"\x{FFFD}|\x{C3}[\x{80}-\x{BF}\x{2018}-\x{2030}]|\x{C2}[\x{80}-\x{BF}]|\x{E2}\x{20AC}|\\u00[01]|\\ufffd"
+# Few texts are more than ASCII or escape anything, and only those are searched.
+_DAMAGED_EVENTS = (
+    f"(count(*) filter (case when strlen({_TEXTS}) <> length({_TEXTS}) or contains(properties, '\\u') "
+    f"then regexp_matches({_TEXTS}, '{_DAMAGED}') else false end))"
+)
+_SOLD = "revenue > 0 and quantity > 0 and product_id is not null"
+
+EVENTS_SUITE = Suite(
+    EVENTS,
+    (
+        no_row(
+            "events_are_complete",
+            "Tenant, message, name, time, receipt and batch are known.",
+            "message_id is null or event is null or received_at is null or batch_id is null",
+        ),
+        one_row_per("events_are_stored_once", "A message of a tenant is one event.", "message_key"),
+        no_row("events_are_not_from_the_future", "No event lies a month or more after its receipt.",
+               "timestamp > received_at + interval 31 days"),
+        no_row("events_name_their_currency", "Money names its currency, by three letters.",
+               "revenue <> 0 and not coalesce(regexp_full_match(currency, '[A-Z]{3}'), false)", "warn"),
+        Expectation(
+            "events_text_is_readable",
+            "At most one event in a hundred, or 20, carries text damaged by a wrong character set.",
+            f"(case when {_DAMAGED_EVENTS} > 20 then {_DAMAGED_EVENTS} / count(*) else 0 end)",
+            high=0.01,
+            wrong=f"regexp_matches({_TEXTS}, '{_DAMAGED}')",
+        ),
+        Usual(
+            "events_volume",
+            "About as many events as on the same weekday before; a tenant gone silent has none.",
+            "count(*)", weekday=True, ratio=True, tolerance=2.5, spreads=5, least=100, absent_is_zero=True, whole_day=True,
+        ),
+        Expectation(
+            "events_miss_no_hour",
+            "No hour is empty between others that had events on every clean day of the tenant, nor three of nearly every day.",
+            query="""
+                with days as (select distinct tenant_id, date, dayofweek(date) in (0, 6) as weekend from clean_events),
+                known as (select tenant_id, weekend, count(*) as days from days group by all having count(*) >= 6),
+                hours as (select tenant_id, dayofweek(date) in (0, 6) as weekend, hour(timestamp) as hour,
+                                 count(distinct date) as days from clean_events group by all),
+                sure as (select tenant_id, weekend, hour, hours.days = known.days as always
+                         from hours join known using (tenant_id, weekend) where hours.days >= 0.95 * known.days),
+                today as (select tenant_id, date, dayofweek(date) in (0, 6) as weekend, list(distinct hour(timestamp)) as seen
+                          from judged_events group by all),
+                missing as (select tenant_id, date, always and list_min(seen) < hour and hour < list_max(seen) as between_others
+                            from today join sure using (tenant_id, weekend) where not list_contains(seen, hour)),
+                counted as (select tenant_id, date, count(*) as hours, count(*) filter (between_others) as inner_hours
+                            from missing group by all)
+                select tenant_id, date, (case when hours >= 3 then hours else coalesce(inner_hours, 0) end)::double as value
+                from today join known using (tenant_id, weekend) left join counted using (tenant_id, date)
+                where known.days >= case when weekend then 7 else 35 end
+            """,
+            whole_day=True,
+        ),
+        Expectation(
+            "events_come_at_known_hours",
+            "At most three in ten of a day's events (of 50 and more) lie in hours that clean days leave nearly empty.",
+            query="""
+                with known as (select tenant_id, count(*) as events, count(distinct date) as days from clean_events
+                               group by all having count(distinct date) >= 20 and count(*) >= 5000),
+                seen as (select tenant_id, hour(timestamp) as hour, count(*) as events from clean_events group by all),
+                used as (select seen.tenant_id, hour from seen join known using (tenant_id)
+                         where seen.events >= 0.005 * known.events)
+                select tenant_id, date, (count(*) filter (used.hour is null)) / count(*)::double as value
+                from (select tenant_id, date, hour(timestamp) as hour from judged_events) e
+                join known using (tenant_id) left join used using (tenant_id, hour)
+                group by all having count(*) >= 50
+            """,
+            high=0.3,
+        ),
+        Expectation(
+            "events_keep_their_prices",
+            "Most sales of a known product (of 50 and more) have a price, to the cent, that clean days had for it.",
+            query=f"""
+                with ready as (select tenant_id from clean_days group by all having count(*) >= 30),
+                seen as (select tenant_id, product_id, list(distinct round(revenue / quantity, 2)) as prices
+                         from clean_events where {_SOLD} group by all)
+                select tenant_id, date,
+                       avg(list_contains(prices, round(revenue / quantity, 2))::int)::double as value
+                from judged_events join ready using (tenant_id) join seen using (tenant_id, product_id)
+                where {_SOLD} group by all having count(*) >= 50
+            """,
+            low=0.6, high=None,
+        ),
+        Expectation(
+            "events_sell_known_products",
+            "Most events (of 50 and more) are about products that clean days knew.",
+            query="""
+                with seen as (select distinct tenant_id, product_id from clean_events where product_id is not null),
+                known as (select tenant_id from clean_events group by all
+                          having count(distinct date) >= 30 and count(*) >= 10000)
+                select tenant_id, date, (count(*) filter (seen.product_id is null)) / count(*)::double as value
+                from judged_events join known using (tenant_id) left join seen using (tenant_id, product_id)
+                where judged_events.product_id is not null group by all having count(*) >= 50
+            """,
+            high=0.2,
+        ),
+        Expectation(
+            "events_keep_their_currency",
+            "No money comes in a currency that the tenant's clean days do not have.",
+            query="""
+                with ready as (select tenant_id from clean_days group by all having count(*) >= 10),
+                seen as (select distinct tenant_id, currency from clean_events where currency is not null)
+                select tenant_id, date, (count(*) filter (seen.currency is null))::double as value
+                from judged_events join ready using (tenant_id) left join seen using (tenant_id, currency)
+                where revenue is not null and judged_events.currency is not null group by all
+            """,
+        ),
+        Expectation(
+            "events_do_not_repeat_a_day",
+            "Few of a day's events (of 50 and more) repeat one of the clean week before: same minute, product, pieces, person.",
+            query="""
+                with before as (select distinct tenant_id, date, date_trunc('minute', timestamp)::time as minute, event,
+                                       product_id, quantity, coalesce(user_id, anonymous_id) as person from clean_events),
+                today as (select tenant_id, date, date_trunc('minute', timestamp)::time as minute, event, product_id,
+                                 quantity, coalesce(user_id, anonymous_id) as person from judged_events),
+                met as (select today.*, exists (select 1 from before b where b.tenant_id = today.tenant_id
+                        and b.date between today.date - 8 and today.date - 1 and b.minute = today.minute
+                        and b.event = today.event and b.product_id is not distinct from today.product_id
+                        and b.quantity is not distinct from today.quantity
+                        and b.person is not distinct from today.person) as again from today)
+                select tenant_id, date, (count(*) filter (again)) / count(*)::double as value
+                from met join (select tenant_id from clean_days group by all having count(*) >= 10) using (tenant_id)
+                group by all having count(*) >= 50
+            """,
+            high=0.2,
+        ),
+        Usual(
+            "events_have_no_twins",
+            "Share of events that agree in all but their ids with another of the same hour: a batch sent twice doubles them.",
+            """case when count(*) >= 50 then 1 - count(distinct hash(event, user_id, anonymous_id, product_id, quantity,
+               revenue, page_url, properties, date_trunc('hour', timestamp))) / count(*)::double end""",
+            tolerance=0.21, sides="up",
+        ),
+        Usual(
+            "events_know_their_user",
+            "Share of events without a user.",
+            "case when count(*) >= 100 then (count(*) filter (user_id is null)) / count(*)::double end",
+            tolerance=0.6, sides="up",
+        ),
+        Usual(
+            "events_know_their_product",
+            "Share of events without a product.",
+            "case when count(*) >= 50 then (count(*) filter (product_id is null)) / count(*)::double end",
+            tolerance=0.1, sides="up",
+        ),
+        Usual(
+            "events_know_their_session",
+            "Share of events whose source gives no session.",
+            "case when count(*) >= 50 then (count(*) filter (session_id is null)) / count(*)::double end",
+            tolerance=0.1, sides="up",
+        ),
+        Usual(
+            "events_know_their_money",
+            "Share of events without money.",
+            "case when count(*) >= 50 then (count(*) filter (revenue is null)) / count(*)::double end",
+            tolerance=0.1, sides="up",
+        ),
+        Usual(
+            "events_returns",
+            "Share of events that give money back.",
+            "case when count(*) >= 100 then (count(*) filter (revenue < 0)) / count(*)::double end",
+            tolerance=0.1,
+        ),
+        Usual(
+            "events_pieces",
+            "Pieces of the usual event: the median.",
+            "case when count(*) >= 100 then median(abs(quantity)) end",
+            ratio=True, tolerance=4,
+        ),
+        Usual(
+            "events_pieces_vary",
+            "Share of events with a single piece, which a stuck value raises.",
+            "case when count(quantity) >= 100 then (count(*) filter (abs(quantity) = 1)) / count(quantity)::double end",
+            tolerance=0.4, sides="up",
+        ),
+        Usual(
+            "events_revenue",
+            "About as much money as on the same weekday before. A warning: one large order is no fault.",
+            "sum(revenue) filter (revenue > 0)",
+            weekday=True, ratio=True, tolerance=4, spreads=6, least=5000, severity="warn", whole_day=True,
+        ),
+    ),
+    day="timestamp::date",
+)  # fmt: skip

@@ -1,0 +1,145 @@
+"""The gate between rebuild and publish: brings tables and their expectations together, and says what may not go out.
+
+Only this module knows both sides; what is expected stands beside the tables, how it is judged in `quality/`.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import duckdb
+
+from analytics_assets.events.days import BUILT_DAYS
+from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
+from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.quality.history import CLEAN_DAYS, History
+from analytics_assets.quality.judge import Occasion, judge
+from analytics_assets.quality.measure import Judged
+from analytics_assets.quality.results import keep, past, refusals, unjudged
+from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
+from analytics_assets.sessions.build import resolved_identities, stitched
+from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
+from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS
+from analytics_assets.settings import Settings
+from analytics_assets.warehouse.expectation import Suite
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.publish import Check
+from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored_columns
+
+_RESOLVED = "select * from judged_people"
+_LISTED = (REJECTED_SUITE, BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE)
+
+
+# Accounting between the layers of a staged version: each SELECT must be empty. Whole tables, which no window of days can judge.
+CHECKS: tuple[Check, ...] = (
+    (
+        "every received record is accounted for",
+        "select batch_id, received, rejected, duplicates, events from batches where received <> rejected + duplicates + events",
+    ),
+    (
+        "events are those that the batches brought",
+        "select * from (select (select count(*) from events) as events, "
+        "(select coalesce(sum(events), 0) from batches) as brought) where events <> brought",
+    ),
+    (
+        "events are those that the daily rollup counts",
+        "select * from (select (select count(*) from events) as events, "
+        "(select coalesce(sum(events), 0) from events_daily) as counted) where events <> counted",
+    ),
+    (
+        "events are in a session or in a runaway",
+        "select * from (select (select count(*) from events) as events, (select coalesce(sum(events), 0) from sessions) "
+        "+ (select coalesce(sum(events), 0) from runaway_sessions) as placed) where events <> placed",
+    ),
+    (
+        "revenue is that of the events",
+        "select * from (select (select coalesce(sum(revenue), 0) from events) as earned, "
+        "(select coalesce(sum(revenue), 0) from revenue_daily) as summed) where earned <> summed",
+    ),
+)
+
+
+def suites() -> tuple[Suite, ...]:
+    """Every list of expectations, in the order of the data's way."""
+    return (*_LISTED, *mart_suites())
+
+
+class Gate:
+    """Judges days of one data home, and refuses a publish while a blocking expectation is broken."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home = Home(settings.home)
+
+    def _table(self, suite: Suite) -> Table:
+        return Table(self._home.warehouse, suite.table)
+
+    @property
+    def results(self) -> Table:
+        return Table(self._home.warehouse, QUALITY_RESULTS)
+
+    def pending(self, con: duckdb.DuckDBPyConnection, now: datetime) -> list[date]:
+        """Days that were built and not judged since, and days that were judged before they were over."""
+        built = Table(self._home.warehouse, BUILT_DAYS).snapshot().select()
+        return unjudged(con, self.results.snapshot(), built, now)
+
+    def judge(
+        self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str
+    ) -> list[QualityResult]:
+        """Judge every table of `days`, as built from `version` of events, and keep the verdicts."""
+        chosen = sorted(days)
+        history = History(past(con, self.results.snapshot(), chosen[0], now.date()), self._settings.incidents)
+        con.execute("create or replace temp table judged_days as select unnest(?::date[]) as date", [chosen])
+        identities = resolved_identities(Table(self._home.warehouse, IDENTITIES).snapshot().select())
+        con.execute(f"create or replace temp table judged_people as {identities}")
+        tables = [self._judged(con, suite, chosen, now, version) for suite in suites()]
+        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run))
+        keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
+        con.execute("drop table judged_days; drop table judged_people")
+        return found
+
+    def refusals(self, con: duckdb.DuckDBPyConnection) -> list[QualityResult]:
+        """What holds the publish now."""
+        as_a_whole = [suite.table.name for suite in suites() if suite.day is None]
+        return refusals(con, self.results.snapshot(), as_a_whole, self._settings.incidents)
+
+    def _judged(
+        self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], now: datetime, version: int
+    ) -> Judged:
+        snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)
+        stored = stored_columns(con, snapshot.files)
+        whole = snapshot.select()
+        if suite in (BATCHES_SUITE, REJECTED_SUITE):
+            batches = _batches(self._table(BATCHES_SUITE).snapshot(), now, version)
+            came = f"select * from ({whole}) where batch_id in (select batch_id from ({batches}))"
+            return Judged(suite, came, "", whole, stored)
+        if suite.day is None:
+            return Judged(suite, whole, "", whole, stored)
+        asked, before = _window(suite, snapshot, days)
+        if suite.table in (SESSIONS, PAGE_VIEWS):
+            # As readers see them: people are told when they are read.
+            asked, before, whole = (stitched(part, _RESOLVED, suite.table.column_names) for part in (asked, before, whole))
+        return Judged(suite, asked, before, whole, stored)
+
+
+def _window(suite: Suite, snapshot: Snapshot, days: Sequence[date]) -> tuple[str, str]:
+    """SELECTs of the rows of the judged days, and of those shortly before the first of them."""
+    low, high = day_bounds(days)
+    asked = f"{_between(suite, snapshot, low, high)} and {suite.day} in (select date from judged_days)"
+    return asked, _between(suite, snapshot, low - CLEAN_DAYS, low - timedelta(microseconds=1))
+
+
+def _between(suite: Suite, snapshot: Snapshot, low: datetime, high: datetime) -> str:
+    return (
+        f"select * from ({snapshot.select(snapshot.between(low, high))}) "
+        f"where {suite.table.time_column} between timestamp '{low}' and timestamp '{high}'"
+    )
+
+
+def _batches(snapshot: Snapshot, now: datetime, version: int) -> str:
+    """The batches of today and of every day on which one came that brought events to the judged days."""
+    listed = f"select * from ({snapshot.select()}) where events_version <= {version}"
+    met = "list_has_any(days, (select list(date) from judged_days))"
+    return (
+        f"select * from ({listed}) where received_at::date in (select received_at::date from ({listed}) where {met} "
+        f"union all select date '{now.date()}')"
+    )

@@ -1,0 +1,194 @@
+"""The gate: what fails a blocking expectation is not published, readers keep what they have, and a person can go on."""
+
+import json
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.gate import suites
+from analytics_assets.marts.project import models
+from analytics_assets.quality.tables import QUALITY_RESULTS
+from analytics_assets.settings import CONFIG, ConfigError, Settings
+from analytics_assets.warehouse.publish import PublishRefused, current_version
+from analytics_assets.warehouse.spec import TableSpec
+from analytics_assets.warehouse.table import replace_all
+from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of
+
+MONEY = next(suite.table for suite in suites() if suite.table.name == "revenue_daily")
+
+
+def sold(message_id: str, **changes: object) -> dict[str, object]:
+    return an_event(message_id, **{"revenue": 2.5, "quantity": 1, "currency": "GBP", "product_id": "cup", **changes})
+
+
+def spoil(line: Line, spec: TableSpec, **columns: str) -> None:
+    """Change what is stored, as a fault behind our back would; the day waits for a verdict again."""
+    stored = line.pipeline.table(spec).snapshot().select()
+    changed = ", ".join(f"{sql} as {name}" for name, sql in columns.items())
+    line.con.execute(f"create or replace temp table spoilt as select * replace ({changed}) from ({stored})")
+    replace_all(line.pipeline.table(spec), line.con, "select * from spoilt")
+    line.pipeline.judge(line.con, line.now, days=[DAY])
+
+
+@pytest.fixture
+def published(line: Line) -> Iterator[Line]:
+    line.load([sold("m1"), sold("m2", timestamp=at(5))])
+    line.rebuild()
+    line.publish()
+    yield line
+
+
+def test_every_published_day_has_verdicts_on_every_table(published: Line) -> None:
+    path = published.home / "published" / "analytics.duckdb"
+    judged = {
+        name for (name,) in rows_of(path, f"""select distinct "table" from quality_results where "partition" = '{DAY}'""")
+    }
+    assert judged >= {suite.table.name for suite in suites()} - {"batches", "rejected_events"}
+    assert rows_of(path, "select count(*) from quality_results where success = 'fail'") == [(0,)]
+    assert rows_of(path, "select count(*) > 0 from quality_results where success = 'unknown'") == [(True,)]
+
+
+def test_a_blocking_failure_leaves_readers_what_they_have_and_says_which_and_how_many(published: Line) -> None:
+    published.load([sold("m3", timestamp=at(9))])
+    published.rebuild()
+    spoil(published, MONEY, revenue="revenue + 1")
+    with pytest.raises(PublishRefused, match=r"revenue_daily_adds_up of revenue_daily \(acme, 2026-03-10\): 1 instead of"):
+        published.publish()
+    assert current_version(published.pipeline.home) == 1
+
+
+def test_a_refusal_lasts_until_the_day_is_right_again(published: Line) -> None:
+    spoil(published, MONEY, revenue="revenue + 1")
+    for _ in range(2):
+        with pytest.raises(PublishRefused):
+            published.publish()
+    published.pipeline.rebuild_marts(published.con, [DAY])
+    published.pipeline.judge(published.con, published.now, days=[DAY])
+    assert published.publish().changed
+
+
+def test_a_warning_holds_nothing_up(published: Line) -> None:
+    published.load([sold("m3", currency="pounds")])
+    published.rebuild()
+    assert published.publish().changed
+    path = published.home / "published" / "analytics.duckdb"
+    assert rows_of(path, "select expectation, severity, tenant, observed from quality_results where success = 'fail'") == [
+        ("events_name_their_currency", "warn", "acme", 1.0)
+    ]
+
+
+def test_rows_at_fault_are_shown_with_what_identifies_masked(published: Line) -> None:
+    published.load([sold("m3", currency="pounds", user_id="jane@acme.test", anonymous_id="phone-77")])
+    published.rebuild()
+    published.publish()
+    failed = [row for row in published.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
+    (sample,) = json.loads(failed[0]["samples"])
+    assert (sample["currency"], sample["revenue"]) == ("pounds", "2.5000")
+    assert "jane" not in failed[0]["samples"] and "phone" not in failed[0]["samples"] and "m3" not in failed[0]["samples"]
+
+
+def test_a_day_that_a_person_declared_holds_nothing_up_any_more(open_line: Opener) -> None:
+    line = open_line()
+    line.load([sold("m1")])
+    line.rebuild()
+    spoil(line, MONEY, revenue="revenue + 1")
+    with pytest.raises(PublishRefused):
+        line.publish()
+    entry = {"tenant": "acme", "first": DAY, "last": DAY, "kind": "incident", "reason": "known, the shop corrects it"}
+    (line.pipeline.settings.config / "incidents.yaml").write_text(yaml.safe_dump({"incidents": [entry]}))
+    # The accounting between whole tables still refuses what does not add up.
+    assert line.pipeline.gate.refusals(line.con) == []
+
+
+def test_a_batch_of_which_a_fifth_is_rejected_holds_the_publish(published: Line) -> None:
+    published.load([*(sold(f"n{n}", timestamp=at(n)) for n in range(20)), *("no event" for _ in range(10))])
+    published.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few of batches"):
+        published.publish()
+
+
+def test_a_column_that_no_source_declares_is_warned_of(published: Line) -> None:
+    path = published.home / "deliveries" / "wide.csv"
+    path.write_text("tenant_id,message_id,event,timestamp,colour\nacme,w1,Seen,2026-03-10T12:30:00Z,red\n")
+    assert published.load(path).undeclared == "colour"
+    published.rebuild()
+    published.publish()
+    failed = [row["expectation"] for row in published.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
+    assert failed == ["batch_has_declared_columns_only"]
+
+
+def test_what_was_judged_before_its_day_was_over_is_judged_again_afterwards(line: Line) -> None:
+    line.load([sold("m1")])
+    line.rebuild()
+    line.now = NOON + timedelta(hours=1)
+    line.publish()
+    assert line.pipeline.gate.pending(line.con, line.now) == []
+    assert line.pipeline.gate.pending(line.con, NOON + timedelta(days=1)) == [DAY]
+
+
+def test_judging_a_day_leaves_the_verdicts_on_other_days(published: Line) -> None:
+    published.load([sold("later", timestamp=at(day=1))])
+    published.rebuild()
+    published.publish()
+    before = [row for row in published.dicts(QUALITY_RESULTS) if row["partition"] == DAY and row["table"] == "events"]
+    published.pipeline.judge(published.con, published.now, days=[DAY + timedelta(days=1)])
+    after = [row for row in published.dicts(QUALITY_RESULTS) if row["partition"] == DAY and row["table"] == "events"]
+    assert before and before == after
+
+
+def test_volume_is_learned_from_days_before_the_window_and_a_silent_tenant_is_missed(line: Line) -> None:
+    days = [DAY + timedelta(days=n) for n in range(36)]
+    both = [("acme", day) for day in days] + [("globex", day) for day in days]
+
+    def of(tenant: str, day: date) -> list[dict[str, object]]:
+        start = NOON + (day - DAY)
+        return [
+            sold(f"{tenant}-{day}-{n}", tenant_id=tenant, timestamp=start + timedelta(minutes=n), received_at=start)
+            for n in range(100 if tenant == "acme" else 3)
+        ]
+
+    line.now = NOON + timedelta(days=37)
+    line.load([event for tenant, day in both[:-1] if (tenant, day) != ("acme", days[-1]) for event in of(tenant, day)])
+    line.load(of("globex", days[-1]))
+    line.rebuild()
+    version = line.pipeline.built_version()
+    for window in (days[:-1], days[-1:]):
+        line.pipeline.gate.judge(line.con, window, line.now, version, "test")
+    volumes = {
+        (row["tenant"], row["partition"]): row["success"]
+        for row in line.dicts(QUALITY_RESULTS)
+        if row["expectation"] == "events_volume"
+    }
+    assert {volumes["acme", day] for day in days[:-1]} == {"unknown"}
+    assert volumes["acme", days[-1]] == "fail"
+    assert volumes["globex", days[-1]] == "unknown"
+
+
+def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() -> None:
+    names = [expected.name for suite in suites() for expected in suite.expectations]
+    assert len(names) == len(set(names))
+    assert not set(names) & {test.name for model in models().values() for test in model.tests}
+    assert all(expected.says.endswith(".") or ":" in expected.says for suite in suites() for expected in suite.expectations)
+    assert {suite.table.name for suite in suites()} >= {EVENTS.name, *(n for n, m in models().items() if m.layer == "marts")}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("incidents:\n  - {first: 2026-03-02, last: 2026-03-01, kind: normal, reason: none}\n", "2: incidents.0: it ends on"),
+        ("incidents:\n  - {first: 2026-03-02, last: 2026-03-03, kind: odd, reason: none}\n", "2: incidents.0.kind: "),
+    ],
+)
+def test_a_wrong_declaration_of_an_incident_is_one_sentence_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    config = a_config(tmp_path / "config")
+    (config / "incidents.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"incidents.yaml:{said}"):
+        Settings(tmp_path, config).incidents  # noqa: B018
+
+
+def test_the_declarations_of_the_project_hold_no_incident() -> None:
+    assert Settings(Path("nowhere"), CONFIG).incidents == ()
