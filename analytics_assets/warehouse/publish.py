@@ -129,6 +129,28 @@ def _entry(line: str) -> dict[str, Any] | None:
     return entry if keys and keys <= entry.keys() else None
 
 
+@dataclass(frozen=True)
+class Publication:
+    """From `published_at` on (UTC) readers got `version`, made of these versions of the tables."""
+
+    version: int
+    published_at: datetime
+    table_versions: dict[str, int]
+
+
+def publications(home: Home) -> list[Publication]:
+    """What readers got since when, oldest first: every publish, and every rollback to a version whose publish is known."""
+    made_of: dict[int, dict[str, int]] = {}
+    found = []
+    for entry in history(home):
+        if entry["action"] == "publish":
+            made_of[entry["version"]] = entry["table_versions"]
+        if entry["version"] in made_of:
+            moment = datetime.fromisoformat(entry["published_at"])
+            found.append(Publication(entry["version"], moment, made_of[entry["version"]]))
+    return found
+
+
 def held(home: Home) -> str | None:
     """Why publishing is held since a rollback, or None."""
     newest = history(home)[-1:]

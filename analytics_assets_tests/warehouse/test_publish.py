@@ -22,6 +22,7 @@ from analytics_assets.warehouse.publish import (
     current_path,
     current_version,
     history,
+    publications,
     publish,
     rollback,
     version_path,
@@ -126,6 +127,13 @@ def test_a_rollback_shows_the_older_version_and_holds_publishing_until_it_is_rel
     released = shop.publish(release=True)
     assert (released.version, shop.seen) == (3, 3)
     assert shop.next().version == 4
+
+
+def test_what_readers_got_is_known_for_every_publish_and_rollback(shop: Shop) -> None:
+    first, second = shop.next(), shop.next()
+    rollback(shop.home, None, now=NOW, reason="wrong prices")
+    shown = [(publication.version, publication.table_versions) for publication in publications(shop.home)]
+    assert shown == [(1, first.table_versions), (2, second.table_versions), (1, first.table_versions)]
 
 
 def test_a_release_without_a_change_publishes_a_new_version_of_the_newest_state(shop: Shop) -> None:
