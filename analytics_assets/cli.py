@@ -5,30 +5,26 @@ that `--help` and `sql` answer at once.
 """
 
 import errno
-import json
-import math
-import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.console import counted, running, say, show, show_batches, show_demo, show_state, state_of
-from analytics_assets.settings import PROJECT, Settings, UserError
+from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.rejected import rejected
+from analytics_assets.commands.sql import sql
+from analytics_assets.console import running, say, show, show_batches
+from analytics_assets.settings import PROJECT, UserError
+from analytics_assets.status import show_demo, show_state, state_of
 
 if TYPE_CHECKING:
-    import duckdb
-
     from analytics_assets.events.intake import BatchReport
-    from analytics_assets.pipeline import Pipeline
 
-DONE, FAILED, USAGE, REFUSED, SET_ASIDE = 0, 1, 2, 3, 4
 SAMPLE = PROJECT / "data" / "sample"
 _SAMPLE_FILES = (
     (SAMPLE / "online_retail" / "online_retail.parquet", "online_retail", None),
@@ -109,24 +105,6 @@ def _is_disk_full(error: BaseException) -> bool:
         return True
     # SQLite, in which Dagster keeps its runs, does not say why it could not write.
     return "disk I/O error" in text and shutil.disk_usage(settings().home).free < 16 * 1024 * 1024
-
-
-def settings() -> Settings:
-    return Settings.from_env()
-
-
-def pipeline() -> "Pipeline":
-    from analytics_assets.pipeline import Pipeline
-
-    return Pipeline(settings())
-
-
-def echo_json(value: object) -> None:
-    click.echo(json.dumps(value, default=str, indent=2))
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
 
 
 # Commands that change something
@@ -314,173 +292,8 @@ def status(as_json: bool) -> int:
     return DONE
 
 
-@cli.group()
-def rejected() -> None:
-    """List or replay records that could not become events."""
-
-
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, text in (("tenant", "Only of this tenant."), ("source", "Only of this source."), ("reason", "Only this reason.")):
-        command = click.option(f"--{name}", help=text)(command)
-    return command
-
-
-@rejected.command("list")
-@_filters
-@click.option("--rows", type=click.IntRange(0), default=0, show_default=True, help="Also show this many records as they came.")
-@json_option
-def rejected_list(reason: str | None, source: str | None, tenant: str | None, rows: int, as_json: bool) -> int:
-    """Count rejected records by source, tenant and reason."""
-    from analytics_assets.events.tables import REJECTED
-
-    stages = pipeline()
-    with stages.connect() as con:
-        select = stages.table(REJECTED).snapshot().select()
-        where = "where ($1 is null or reason = $1) and ($2 is null or source = $2) and ($3 is null or tenant_id = $3)"
-        counted = con.execute(
-            f"select source, coalesce(tenant_id, '') as tenant, reason, count(*) as records, min(received_at) as first "
-            f"from ({select}) {where} group by 1, 2, 3 order by 4 desc, 1, 2, 3",
-            [reason, source, tenant],
-        )
-        counts = [dict(zip([c[0] for c in counted.description], row, strict=True)) for row in counted.fetchall()]
-        examples = con.execute(
-            f"select reason, raw from ({select}) {where} limit {int(rows)}", [reason, source, tenant]
-        ).fetchall()
-    if as_json:
-        echo_json({"counts": counts, "records": [{"reason": name, "raw": raw} for name, raw in examples]})
-        return DONE
-    if not counts:
-        click.echo("no rejected records")
-        return DONE
-    lines = [(c["source"], c["tenant"], c["reason"], f"{c['records']:,}", c["first"]) for c in counts]
-    show(("source", "tenant", "reason", "records", "first seen (UTC)"), lines)
-    for name, raw in examples:
-        say(f"{name}: {raw[:500]}" + (f" ... ({len(raw):,} characters)" if len(raw) > 500 else ""))
-    return DONE
-
-
-@rejected.command("replay")
-@_filters
-@click.option("--apply", is_flag=True, help="Do it; without this the command only shows what would change.")
-@json_option
-def rejected_replay(reason: str | None, source: str | None, tenant: str | None, apply: bool, as_json: bool) -> int:
-    """Try rejected records again, after a fix.
-
-    A fix is a change of the mapping, of the tenants or of a limit.
-    """
-    from analytics_assets.events.intake import utc_now
-
-    stages = pipeline()
-    with stages.connect() as con:
-        reports = stages.replay_rejected(con, utc_now(), reason=reason, source=source, tenant=tenant, dry_run=not apply)
-    try:
-        if apply and any(report.events for report in reports):
-            with running(settings()) as jobs:
-                jobs.refresh()
-    finally:
-        if as_json:
-            echo_json({"applied": apply, "batches": [report.as_row() for report in reports]})
-        elif reports:
-            show_batches(reports)
-    if not as_json and not (reports and apply):
-        say("nothing was changed; run again with --apply to do it" if reports else "no rejected records match")
-    return DONE
-
-
-@cli.command()
-@click.argument("query")
-@click.option("--version", type=int, help="A kept version instead of the current one.")
-@click.option("--rows", "most", type=click.IntRange(1), default=50, show_default=True, help="Rows to show; JSON has all.")
-@json_option
-def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
-    """Run QUERY read-only on the published DuckDB.
-
-    With --json a row is an object: decimals are strings, so that money stays exact; NaN and infinity are null; the second
-    column of the same name is numbered.
-    """
-    import duckdb
-
-    try:
-        with _published(version) as con:
-            if not _only_reads(con, query):
-                raise UserError(
-                    "one SELECT at a time (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW): this command only reads"
-                )
-            result = con.execute(query)
-            names = [column[0] for column in result.description or []]
-            rows = result.fetchall() if as_json else result.fetchmany(most + 1)
-    except duckdb.Error as error:
-        raise UserError(str(error).split("\n\n")[0].replace("\n", " ")) from error
-    if as_json:
-        keys = _numbered(names)
-        echo_json([dict(zip(keys, map(_json_value, row), strict=True)) for row in rows])
-        return DONE
-    show(names, rows[:most], tall=True)
-    more = f"the first {most:,} rows; --rows shows more, --json all" if len(rows) > most else ""
-    say(more or counted(len(rows), "row"), err=True)
-    return DONE
-
-
-@contextmanager
-def _published(version: int | None) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """A published version that reads exactly the files its views name, and nothing else on this machine."""
-    import duckdb
-
-    from analytics_assets.warehouse.home import Home
-    from analytics_assets.warehouse.publish import current_path, version_path
-    from analytics_assets.warehouse.spec import literal
-
-    home = Home(settings().home)
-    path = version_path(home, version) if version is not None else current_path(home)
-    if not path.exists():
-        missing = f"version {version} is not kept" if version is not None else "nothing is published yet"
-        raise UserError(f"{missing}; see `analytics versions`" if version is not None else f"{missing}; run `analytics demo`")
-    with duckdb.connect(str(path), read_only=True) as con:
-        views = con.execute("select sql from duckdb_views() where not internal").fetchall()
-        named = {text.replace("''", "'") for (sql,) in views for text in re.findall(r"'((?:[^']|'')*[.]parquet)'", sql)}
-        if not all(Path(file).exists() for file in named):
-            raise UserError("the published file names files that are gone; after moving a data home run `analytics publish`")
-        con.execute(f"set allowed_paths = [{', '.join(map(literal, sorted(named)))}]")
-        con.execute("set enable_external_access = false")
-        con.execute("set lock_configuration = true")
-        yield con
-
-
-def _only_reads(con: "duckdb.DuckDBPyConnection", query: str) -> bool:
-    """Whether the query is one that cannot write: the settings of the connection would let COPY write where it may read."""
-    import duckdb
-
-    statements = con.extract_statements(query)
-    if len(statements) != 1:
-        return False
-    # DuckDB makes several statements of a PIVOT, also of one inside a COPY: there the first word tells.
-    pivot = statements[0].type == duckdb.StatementType.MULTI and re.match(
-        r"\s*(pivot|select|from|with)\b", query, re.IGNORECASE
-    )
-    return bool(pivot) or statements[0].type == duckdb.StatementType.SELECT
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Names as keys of one object: `n`, `n_2`."""
-    keys: list[str] = []
-    for name in names:
-        number, key = 1, name
-        while key in keys:
-            number += 1
-            key = f"{name}_{number}"
-        keys.append(key)
-    return keys
-
-
-def _json_value(value: Any) -> Any:
-    """JSON has no NaN and no infinity, also inside lists and structs."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _json_value(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(inner) for inner in value]
-    return value
+for _command in (rejected, sql):
+    cli.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from analytics_assets.freshness.judge import BROKEN, minutes, moment
-from analytics_assets.freshness.tiers import TIERS
 from analytics_assets.settings import Settings, UserError
 
 if TYPE_CHECKING:
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from analytics_assets.events.intake import BatchReport
-    from analytics_assets.freshness.watch import Look
-    from analytics_assets.pipeline import Pipeline
 
 # Data may hold what a terminal obeys: escape sequences, line ends, marks that turn the direction of writing; and file names
 # may hold bytes that no encoding writes.
@@ -300,198 +295,3 @@ def _what_happened(report: "BatchReport") -> str | None:
         return "loaded before, nothing changed"
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected_by_reason.items())
     return f"rejected: {rejected}" if rejected else None
-
-
-def state_of(stages: "Pipeline") -> dict[str, Any]:
-    """What `status` tells: the published version, its tables, tenants, promises, rejections and what waits."""
-    import duckdb
-
-    from analytics_assets.events.intake import utc_now
-    from analytics_assets.warehouse import publish as publishing
-
-    now = utc_now()
-    current = publishing.current_version(stages.home)
-    landed, refused = stages.landed(now)
-    with stages.connect() as con:
-        pending = stages.pending(con)
-        look, started = stages.watch.look(con, now), stages.watch.actions(con)
-    state: dict[str, Any] = {
-        "home": str(stages.home.root),
-        "version": current,
-        "held": publishing.held(stages.home),
-        "newer_is_built": False,
-        "days_waiting": len(pending),
-        "files_waiting": len(landed),
-        "files_refused": refused,
-        "set_aside": sum(1 for _ in stages.home.set_aside.glob("*/*.reason.txt")),
-        "freshness": {**_promises(stages, look), "last_started": next(iter(started), None)},
-        "tables": [],
-        "tenants": [],
-        "rejected": {},
-    }
-    if current is None:
-        return state
-    path = publishing.current_path(stages.home)
-    state["path"] = str(path)
-    with duckdb.connect(str(path), read_only=True) as con:
-        state["tables"] = _records(con, "select * from published_tables order by all")
-        state["tenants"] = _records(
-            con,
-            "select tenant_id as tenant, count(*) as events, max(timestamp) as data_through, "
-            "max(received_at) as received_through from events group by 1 order by 2 desc, 1",
-        )
-        worst = look.worst_of_tenants
-        for line in state["tenants"]:
-            line["state"] = worst[line["tenant"]].state if line["tenant"] in worst else None
-        state["rejected"] = dict(
-            con.execute("select reason, count(*) from rejected_events group by 1 order by 2 desc").fetchall()
-        )
-        state["sessions"] = con.execute("select count(*) from sessions").fetchall()[0][0]
-        state["published_at"] = con.execute("select max(published_at) from published_tables").fetchall()[0][0]
-    state["age_minutes"] = round((now - state["published_at"]).total_seconds() / 60, 1)
-    state["newer_is_built"] = _newer_is_built(stages, {line["table"]: line["table_version"] for line in state["tables"]})
-    return state
-
-
-def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
-    """The tiers with the states of their tables, strictest first, and the status of each tenant's tables."""
-    declared = stages.watch.promises
-    tiers = [
-        {
-            "tier": name,
-            "promised_minutes": declared.tier(name).promise_minutes,
-            "how": declared.tier(name).said,
-            "states": look.counts(name),
-        }
-        for name in TIERS
-    ]
-    return {"tiers": tiers, "tables": [asdict(status) for status in look.statuses]}
-
-
-def show_promises(freshness: dict[str, Any], most: int = 20) -> None:
-    """What was promised and how it stands; then a line for each tenant and tier that is not as promised, and the last start."""
-    rows = []
-    for line in freshness["tiers"]:
-        states = ", ".join(f"{count:,} {state}" for state, count in line["states"].items())
-        rows.append((line["tier"], minutes(timedelta(minutes=line["promised_minutes"])), line["how"], states or None))
-    show(("tier", "promised", "", "tables of tenants"), rows)
-    wrong: dict[str, list[str]] = {}
-    for line in freshness["tables"]:
-        if line["state"] in BROKEN or line["state"] == "silent":
-            key = f"{line['state']}: {line['tenant_id']} ({line['tier']}): {line['reason']}"
-            wrong.setdefault(key, []).append(line["table"])
-    for text, tables in [*wrong.items()][:most]:
-        say(f"{text}; {', '.join(tables[:3])}" + (f" and {len(tables) - 3} more" if len(tables) > 3 else ""))
-    if len(wrong) > most:
-        say(f"{len(wrong) - most:,} more are not as promised; --json has all")
-    if started := freshness["last_started"]:
-        say(f"last started: {moment(started['started_at'])} {started['action']} ({started['tier']}), for {started['reason']}")
-
-
-def _newer_is_built(stages: "Pipeline", shown: dict[str, int]) -> bool:
-    """Whether a rebuild made something that readers do not see."""
-    built = {spec.name: stages.table(spec).snapshot().version for spec in stages.specs if spec.name in shown}
-    last = stages.last_rebuild()
-    # What intake writes is no result of a rebuild.
-    built = {name: version for name, version in built.items() if name not in ("events", "rejected_events", "batches")}
-    return (last or 0) > shown["events"] or any(version > shown[name] for name, version in built.items())
-
-
-def _records(con: Any, query: str) -> list[dict[str, Any]]:
-    result = con.execute(query)
-    names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def show_state(state: dict[str, Any]) -> None:
-    if state["version"] is None:
-        say(f"nothing is published in {state['home']}; run `analytics demo` or drop files into its landing folders")
-    else:
-        say(_published_line(state))
-        _show_published(state)
-        show_tenants(state["tenants"])
-    show_promises(state["freshness"])
-    for line in waiting_lines(state):
-        say(line)
-
-
-def _published_line(state: dict[str, Any]) -> str:
-    return f"version {state['version']} published {state['published_at']:%Y-%m-%d %H:%M:%S} UTC: {state['path']}"
-
-
-def _show_published(state: dict[str, Any]) -> None:
-    rows = [(line["table"], f"{line['rows']:,}", line["data_through"]) for line in state["tables"]]
-    show(("table", "rows", "data through (UTC)"), rows)
-
-
-def show_tenants(tenants: list[dict[str, Any]], most: int = 100) -> None:
-    """How fresh each tenant is; of more than `most`, the rest by the one that is furthest behind."""
-    shown, rest = tenants[:most], tenants[most:]
-    rows = [
-        (line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"], line.get("state"))
-        for line in shown
-    ]
-    if rest:
-        oldest = min(rest, key=lambda line: line["data_through"])
-        events = f"{sum(line['events'] for line in rest):,}"
-        name = f"{len(rest)} more, the oldest: {oldest['tenant']}"
-        rows.append((name, events, oldest["data_through"], oldest["received_through"], None))
-    show(("tenant", "events", "newest event (UTC)", "received (UTC)", "freshness"), rows)
-
-
-def waiting_lines(state: dict[str, Any]) -> list[str]:
-    """What readers do not see yet, and why, a line each."""
-    lines = []
-    if state["held"]:
-        newer = "newer data are built but held" if state["newer_is_built"] else "nothing newer is built"
-        lines.append(f"publishing is held since a rollback ({state['held']}): {newer}; `analytics publish` releases it")
-    elif state["newer_is_built"] and not state["days_waiting"]:
-        lines.append("newer data are built but not published; run `analytics publish`")
-    waiting = []
-    if state["days_waiting"]:
-        waiting.append(counted(state["days_waiting"], "day to rebuild", "days to rebuild"))
-    if state["files_waiting"]:
-        waiting.append(counted(state["files_waiting"], "file"))
-    if waiting:
-        lines.append(f"waiting: {', '.join(waiting)}")
-    lines.extend(f"not taken: {line}" for line in state["files_refused"])
-    return lines or ["nothing waits"]
-
-
-def show_demo(stages: "Pipeline", reports: Sequence["BatchReport"], changed: bool) -> None:
-    """What became of the demo's files, whatever else the data home holds, and the state of the home."""
-    state = state_of(stages)
-    show_batches(reports)
-    show_tenants(state["tenants"])
-    _show_published(state)
-    show(("", "records"), [(name, f"{count:,}") for name, count in demo_totals(state["path"], reports)])
-    say(_published_line(state))
-    for line in waiting_lines(state):
-        say(line)
-    if not changed:
-        say("nothing changed: the same files were loaded before, and the published version stays")
-    click.echo("\nlook at it:")
-    say('  .venv/bin/analytics sql "select tenant_id, sum(revenue) as revenue from revenue_daily group by 1 order by 2 desc"')
-    say(f"  duckdb -readonly {state['path']}    (or any DuckDB client)")
-    say("  make dev                            (the assets in Dagster's UI)")
-
-
-def demo_totals(path: str, reports: Sequence["BatchReport"]) -> list[tuple[str, int]]:
-    """The sum over batches, as they were loaded: received = rejected + duplicates + events; and their tenants' sessions."""
-    import duckdb
-
-    rejected: dict[str, int] = {}
-    for report in reports:
-        for reason, count in report.rejected_by_reason.items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    with duckdb.connect(path, read_only=True) as con:
-        tenants = "select distinct tenant_id from events where batch_id in (select unnest(?))"
-        ids = [report.batch_id for report in reports]
-        ((sessions,),) = con.execute(f"select count(*) from sessions where tenant_id in ({tenants})", [ids]).fetchall()
-    return [
-        ("received", sum(report.received for report in reports)),
-        *((f"rejected: {reason}", count) for reason, count in sorted(rejected.items())),
-        ("duplicates", sum(report.duplicates for report in reports)),
-        ("events", sum(report.events for report in reports)),
-        ("sessions of these tenants", sessions),
-    ]

@@ -28,8 +28,10 @@ MAY_USE = {
     "quality": {"settings", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "pipeline": _LOGIC,
-    "console": {"defs", "events", "freshness", "pipeline", "settings", "warehouse"},
-    "cli": _LOGIC | {"console", "defs", "definitions", "pipeline"},
+    "console": {"defs", "events", "pipeline", "settings"},
+    "status": _LOGIC | {"console", "pipeline"},
+    "commands": _LOGIC | {"console", "defs", "pipeline", "status"},
+    "cli": _LOGIC | {"commands", "console", "defs", "definitions", "pipeline", "status"},
     "defs": _LOGIC | {"definitions", "pipeline"},
     "definitions": {"defs"},
 }

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from analytics_assets.cli import DONE, FAILED, REFUSED, SET_ASIDE, USAGE, causes, explain, main
+from analytics_assets.cli import causes, explain, main
+from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, USAGE
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 

@@ -18,10 +18,9 @@ from analytics_assets.console import (
     plain,
     readable_bytes,
     show,
-    show_tenants,
-    waiting_lines,
 )
 from analytics_assets.marts.project import models
+from analytics_assets.status import show_tenants, waiting_lines
 from analytics_assets_tests.builders import NOON
 from analytics_assets_tests.defs.home import a_call, a_data_home
 

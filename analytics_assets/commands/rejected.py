@@ -1,0 +1,82 @@
+"""`analytics rejected`: records that could not become events, listed and tried again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.console import running, say, show, show_batches
+
+
+@click.group()
+def rejected() -> None:
+    """List or replay records that could not become events."""
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, text in (("tenant", "Only of this tenant."), ("source", "Only of this source."), ("reason", "Only this reason.")):
+        command = click.option(f"--{name}", help=text)(command)
+    return command
+
+
+@rejected.command("list")
+@_filters
+@click.option("--rows", type=click.IntRange(0), default=0, show_default=True, help="Also show this many records as they came.")
+@json_option
+def rejected_list(reason: str | None, source: str | None, tenant: str | None, rows: int, as_json: bool) -> int:
+    """Count rejected records by source, tenant and reason."""
+    from analytics_assets.events.tables import REJECTED
+
+    stages = pipeline()
+    with stages.connect() as con:
+        select = stages.table(REJECTED).snapshot().select()
+        where = "where ($1 is null or reason = $1) and ($2 is null or source = $2) and ($3 is null or tenant_id = $3)"
+        counted = con.execute(
+            f"select source, coalesce(tenant_id, '') as tenant, reason, count(*) as records, min(received_at) as first "
+            f"from ({select}) {where} group by 1, 2, 3 order by 4 desc, 1, 2, 3",
+            [reason, source, tenant],
+        )
+        counts = [dict(zip([c[0] for c in counted.description], row, strict=True)) for row in counted.fetchall()]
+        examples = con.execute(
+            f"select reason, raw from ({select}) {where} limit {int(rows)}", [reason, source, tenant]
+        ).fetchall()
+    if as_json:
+        echo_json({"counts": counts, "records": [{"reason": name, "raw": raw} for name, raw in examples]})
+        return DONE
+    if not counts:
+        click.echo("no rejected records")
+        return DONE
+    lines = [(c["source"], c["tenant"], c["reason"], f"{c['records']:,}", c["first"]) for c in counts]
+    show(("source", "tenant", "reason", "records", "first seen (UTC)"), lines)
+    for name, raw in examples:
+        say(f"{name}: {raw[:500]}" + (f" ... ({len(raw):,} characters)" if len(raw) > 500 else ""))
+    return DONE
+
+
+@rejected.command("replay")
+@_filters
+@click.option("--apply", is_flag=True, help="Do it; without this the command only shows what would change.")
+@json_option
+def rejected_replay(reason: str | None, source: str | None, tenant: str | None, apply: bool, as_json: bool) -> int:
+    """Try rejected records again, after a fix.
+
+    A fix is a change of the mapping, of the tenants or of a limit.
+    """
+    from analytics_assets.events.intake import utc_now
+
+    stages = pipeline()
+    with stages.connect() as con:
+        reports = stages.replay_rejected(con, utc_now(), reason=reason, source=source, tenant=tenant, dry_run=not apply)
+    try:
+        if apply and any(report.events for report in reports):
+            with running(settings()) as jobs:
+                jobs.refresh()
+    finally:
+        if as_json:
+            echo_json({"applied": apply, "batches": [report.as_row() for report in reports]})
+        elif reports:
+            show_batches(reports)
+    if not as_json and not (reports and apply):
+        say("nothing was changed; run again with --apply to do it" if reports else "no rejected records match")
+    return DONE
