@@ -28,7 +28,7 @@ MAY_USE = {
     "quality": {"settings", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "pipeline": _LOGIC,
-    "console": {"defs", "events", "pipeline", "settings"},
+    "console": {"defs", "events", "pipeline", "settings", "warehouse"},
     "status": _LOGIC | {"console", "pipeline"},
     "commands": _LOGIC | {"console", "defs", "pipeline", "status"},
     "cli": _LOGIC | {"commands", "console", "defs", "definitions", "pipeline", "status"},

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -162,7 +163,7 @@ def test_status_names_what_is_late(shop: Shop) -> None:
     file = shop.home.land("b.ndjson", [a_call("b")])
     os.utime(file, (1_700_000_000, 1_700_000_000))
     (line, *_) = [line for line in analytics("status").out.splitlines() if line.startswith("late: acme (near_real_time): ")]
-    assert line.endswith("promised 5 min; events, rejected_events, batches and 6 more")
+    assert re.search(r"promised 5 min; events, rejected_events, batches and \d+ more$", line)
     assert line.startswith("late: acme (near_real_time): a delivery waits since 2023-11-14 22:13 UTC: ")
     file.unlink()
 

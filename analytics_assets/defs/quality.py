@@ -65,7 +65,7 @@ def quality(
     progress.stage("judging quality")
     stages = pipeline.get()
     with duckdb.get_connection() as con:
-        found = stages.judge(con, utc_now(), days=days_of(context), run=context.run_id)
+        found = stages.judge(con, utc_now(), days=days_of(context), run=context.run.run_id)
         refused = stages.gate.refusals(con)
     counts = {success: sum(result.success == success for result in found) for success in ("pass", "fail", "unknown")}
     yield dg.MaterializeResult(
