@@ -38,6 +38,9 @@ from analytics_assets.sessions.build import (
 )
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
+from analytics_assets.slo.declared import load_objectives
+from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
+from analytics_assets.slo.watch import ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices, slices_from_raw
 from analytics_assets.warehouse.connect import connection
@@ -333,7 +336,7 @@ class Pipeline:
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
         lock = self.home.lock
-        with lock(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK):
+        with lock(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK):
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()
@@ -343,7 +346,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS]
+        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUERY_PROBES, RUN_TURNS, RELEASE_GATE]
 
     @property
     def published(self) -> list[TableSpec]:
@@ -362,6 +365,13 @@ class Pipeline:
         declared, tenants = self.settings.config / "freshness.yaml", tuple(self.settings.tenants)
         promises = load_promises(declared, [spec.name for spec in self.published], tenants)
         return Watch(self.home, promises, tenants, self._landed_since)
+
+    @cached_property
+    def levels(self) -> ServiceLevels:
+        """How much of what is promised over weeks is kept. Raises ConfigError for a wrong declaration."""
+        tenants = tuple(self.settings.tenants)
+        declared = load_objectives(self.settings.config / "slos.yaml", tenants)
+        return ServiceLevels(self.home, declared, self.watch.promises, tenants, self._landed_since)
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
         for file in self.landed(now)[0]:
@@ -410,7 +420,8 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             return publish(
                 self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
-                facts=[self.watch.fact(con, version, now)], keep=self.settings.limits.storage.keep_versions,
+                facts=[self.watch.fact(con, version, now), *self.levels.facts(con, version, now)],
+                keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
 
     def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:
