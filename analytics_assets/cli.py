@@ -21,7 +21,7 @@ from analytics_assets.commands.rejected import rejected
 from analytics_assets.commands.sql import sql
 from analytics_assets.console import running, say, show, show_batches
 from analytics_assets.settings import PROJECT, UserError
-from analytics_assets.status import show_demo, show_state, state_of
+from analytics_assets.status import sentence_of, show_demo, show_state, state_of
 
 if TYPE_CHECKING:
     from analytics_assets.events.intake import BatchReport
@@ -281,15 +281,27 @@ def _last(entries: list[dict[str, Any]], number: int) -> dict[str, Any]:
 
 
 @cli.command()
+@click.option("--all", "everything", is_flag=True, help="Also every published table, and every tenant.")
+@click.option("--sentence", is_flag=True, help="Only the sentence that customers may be told.")
+@click.option("--tenant", help="With --sentence: the tenant who is told; else all of them together.")
 @json_option
-def status(as_json: bool) -> int:
-    """What is published, how fresh each tenant is, what waits."""
+def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) -> int:
+    """How fresh everything is, what is broken, what is being done, how much error budget is left."""
+    if tenant is not None and not sentence:
+        raise click.UsageError("--tenant goes with --sentence")
     stages = pipeline()
+    if sentence:
+        told = sentence_of(stages, tenant)
+        if as_json:
+            echo_json({"tenant": tenant, "sentence": told})
+        else:
+            say(told)
+        return DONE
     state = state_of(stages)
     if as_json:
         echo_json(state)
     else:
-        show_state(state)
+        show_state(state, everything)
     return DONE
 
 

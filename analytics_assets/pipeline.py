@@ -15,6 +15,11 @@ from pathlib import Path
 
 import duckdb
 
+from analytics_assets.alerts.declared import load_alert_rules
+from analytics_assets.alerts.journal import ALERTS
+from analytics_assets.alerts.look import situation
+from analytics_assets.alerts.problems import Situation
+from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
@@ -346,7 +351,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUERY_PROBES, RUN_TURNS, RELEASE_GATE]
+        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
 
     @property
     def published(self) -> list[TableSpec]:
@@ -372,6 +377,18 @@ class Pipeline:
         tenants = tuple(self.settings.tenants)
         declared = load_objectives(self.settings.config / "slos.yaml", tenants)
         return ServiceLevels(self.home, declared, self.watch.promises, tenants, self._landed_since)
+
+    @cached_property
+    def alerts(self) -> AlertWatch:
+        """What is wrong, and who was told. Raises ConfigError for a wrong declaration."""
+        return AlertWatch(self.home, load_alert_rules(self.settings.config / "alerts.yaml"))
+
+    def situation(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Situation:
+        """How everything stands at `now`, as a value."""
+        return situation(
+            con, self.levels, now, freshness=self.watch.look(con, now), levels=self.levels.look(con, now),
+            refused=self.gate.refusals(con), files_refused=self.landed(now)[1], days_waiting=len(self.pending(con)),
+        )  # fmt: skip
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
         for file in self.landed(now)[0]:

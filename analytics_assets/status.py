@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analytics_assets.alerts.problems import Problem, problems, said
+from analytics_assets.alerts.sentence import Doing, names, overall, sentence, support_card
 from analytics_assets.console import counted, say, show, show_batches
 from analytics_assets.freshness.judge import BROKEN, minutes, moment
 from analytics_assets.freshness.tiers import TIERS
+from analytics_assets.settings import UserError
 
 if TYPE_CHECKING:
     from analytics_assets.events.intake import BatchReport
@@ -21,6 +24,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     """What `status` tells: the published version, its tables, tenants, promises, rejections and what waits."""
     import duckdb
 
+    from analytics_assets.defs.instance import runs_going
     from analytics_assets.events.intake import utc_now
     from analytics_assets.warehouse import publish as publishing
 
@@ -30,6 +34,14 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     with stages.connect() as con:
         pending = stages.pending(con)
         look, started = stages.watch.look(con, now), stages.watch.actions(con)
+        found = stages.situation(con, now)
+    going = runs_going(stages.settings)
+    doing = Doing(bool(going), found.refused is not None)
+    left: dict[str, float] = {}
+    for budget in found.budgets:
+        if budget.tenant_id:
+            left[budget.tenant_id] = min(budget.remaining, left.get(budget.tenant_id, 1.0))
+    tiers = {tenant: stages.levels.objectives.tenant_tiers.of(tenant) for tenant in stages.settings.tenants}
     state: dict[str, Any] = {
         "home": str(stages.home.root),
         "version": current,
@@ -40,6 +52,12 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "files_refused": refused,
         "set_aside": sum(1 for _ in stages.home.set_aside.glob("*/*.reason.txt")),
         "freshness": {**_promises(stages, look), "last_started": next(iter(started), None)},
+        "sentence": overall(look.worst_of_tenants, doing),
+        "broken": [asdict(problem) for problem in problems(found)],
+        "doing": going,
+        "budgets": [asdict(budget) for budget in found.budgets],
+        "release_gate": {"state": found.gate.state, "said": found.gate.said} if found.gate else {"state": "open"},
+        "support_card": support_card(look.worst_of_tenants, doing, current, tiers, left),
         "tables": [],
         "tenants": [],
         "rejected": {},
@@ -83,7 +101,49 @@ def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
     return {"tiers": tiers, "tables": [asdict(status) for status in look.statuses]}
 
 
-def show_promises(freshness: dict[str, Any], most: int = 20) -> None:
+def sentence_of(stages: "Pipeline", tenant: str | None) -> str:
+    """What customers may be told: of one tenant, or of all together."""
+    from analytics_assets.defs.instance import runs_going
+    from analytics_assets.events.intake import utc_now
+
+    if tenant is not None and tenant not in stages.settings.tenants:
+        raise UserError(f"tenant '{tenant}' is not declared; see tenants.yaml")
+    now = utc_now()
+    with stages.connect() as con:
+        worst = stages.watch.look(con, now).worst_of_tenants
+        refused = bool(stages.gate.refusals(con))
+    doing = Doing(bool(runs_going(stages.settings)), refused)
+    return overall(worst, doing) if tenant is None else sentence(worst.get(tenant), doing)
+
+
+def show_budgets(budgets: Sequence[dict[str, Any]]) -> None:
+    """What is left of the error budgets, an SLO and tier each: of many tenants the one with the least."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for budget in budgets:
+        rows.setdefault((budget["slo"], budget["tier"]), []).append(budget)
+    shown = []
+    for (slo, tier), mine in sorted(rows.items()):
+        least = min(mine, key=lambda budget: budget["remaining"])
+        states = [budget["state"] for budget in mine]
+        bad = ", ".join(f"{states.count(state)} {state}" for state in ("freeze", "page", "warn") if state in states)
+        used = f"{least['bad_minutes']:,.0f} of {least['budget_minutes']:,.0f} min"
+        shown.append((slo, tier, f"{max(least['remaining'], 0):.0%}", used, least["tenant_id"], bad or "ok"))
+    show(("objective", "tenant tier", "budget left", "used", "least has", "state"), shown)
+
+
+def show_broken(broken: Sequence[Problem], most: int = 8) -> None:
+    """What is wrong, what wakes somebody first; tenants with the same trouble for the same cause share a line."""
+    together: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in broken:
+        together.setdefault((problem.severity, problem.rule, problem.cause), []).append(problem)
+    for (severity, _, _), group in [*together.items()][:most]:
+        others = [problem.tenant for problem in group[1:] if problem.tenant]
+        say(f"{severity}: {said(group[0])}" + (f" (and so {names(others)})" if others else ""))
+    if len(together) > most:
+        say(f"{len(together) - most:,} more are broken; --json has all")
+
+
+def show_promises(freshness: dict[str, Any], most: int = 6) -> None:
     """What was promised and how it stands; then a line for each tenant and tier that is not as promised, and the last start."""
     rows = []
     for line in freshness["tiers"]:
@@ -118,14 +178,23 @@ def _records(con: Any, query: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def show_state(state: dict[str, Any]) -> None:
+def show_state(state: dict[str, Any], everything: bool = False) -> None:
+    """One screen: how fresh it is, what is broken, what is being done, how much budget is left. Or all that is known."""
     if state["version"] is None:
         say(f"nothing is published in {state['home']}; run `analytics demo` or drop files into its landing folders")
     else:
         say(_published_line(state))
-        _show_published(state)
-        show_tenants(state["tenants"])
+        say(state["sentence"])
+        click.echo()
+        if everything:
+            _show_published(state)
+        show_tenants(state["tenants"], 100 if everything else 6)
     show_promises(state["freshness"])
+    if state["budgets"]:
+        show_budgets(state["budgets"])
+    show_broken([Problem(**problem) for problem in state["broken"]])
+    for run in state["doing"]:
+        say(f"{run['job']} {run['state']} since {run['since']}" + (f" for {run['why']}" if run["why"] else ""))
     for line in waiting_lines(state):
         say(line)
 

@@ -46,6 +46,27 @@ def _alive(process: int) -> bool:
     return True
 
 
+def runs_going(settings: Settings) -> list[dict[str, str]]:
+    """Runs that wait or go, oldest first: job, whether it waits or goes, since when (UTC), and why it was started."""
+    # Importing Dagster takes seconds; where it never ran, nothing goes.
+    if not (settings.home / "dagster" / "history").exists():
+        return []
+    import dagster as dg
+
+    waiting = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+    statuses = [dg.DagsterRunStatus.QUEUED, *(dg.DagsterRunStatus[name] for name in _GOING)]
+    records = open_instance(settings).get_run_records(dg.RunsFilter(statuses=statuses), ascending=True)
+    return [
+        {
+            "job": record.dagster_run.job_name,
+            "state": "waits" if record.dagster_run.status in waiting else "goes",
+            "since": f"{record.create_timestamp:%Y-%m-%d %H:%M} UTC",
+            "why": record.dagster_run.tags.get("analytics/why", ""),
+        }
+        for record in records
+    ]
+
+
 def open_instance(settings: Settings) -> "dg.DagsterInstance":
     """The instance that the UI of this data home shows."""
     import dagster as dg

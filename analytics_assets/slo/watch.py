@@ -165,6 +165,11 @@ class ServiceLevels:
             write(con, self.home, QUERY_PROBES, [*kept, *fresh])
         return [f"{row[0]}: {self._said(row[3], row[4])}" for row in fresh if self._is_slow(row[3])]
 
+    def slow_now(self, con: duckdb.DuckDBPyConnection) -> list[str]:
+        """A line for each probe whose last answer was too slow, or none."""
+        last = {row[0]: row for row in read(con, self.home, QUERY_PROBES) if row[0] in self.objectives.probes.queries}
+        return [f"{name}: {self._said(row[3], row[4])}" for name, row in last.items() if self._is_slow(row[3])]
+
     def _is_time(self, rows: Sequence[tuple[object, ...]], version: int, now: datetime) -> bool:
         last = {str(row[0]): row for row in rows}
         if self.objectives.probes.queries.keys() != last.keys():

@@ -1,0 +1,1 @@
+"""What is wrong, why it probably is, who is told, and what customers may be told."""
