@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from analytics_assets.defs.alerts import SERVICE_LEVELS, SLO_CHECKS, alerts
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
@@ -20,13 +21,16 @@ from analytics_assets.defs.sessions import sessions, users
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, sensors and schedules. Loading touches no data, network or credentials."""
     return dg.Definitions(
-        assets=dg.map_asset_specs(
-            with_tier,
-            [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
-        ),
-        asset_checks=[layout_is_lean, *PROMISE_CHECKS],
+        assets=[
+            *dg.map_asset_specs(
+                with_tier,
+                [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
+            ),
+            *SERVICE_LEVELS,
+        ],
+        asset_checks=[layout_is_lean, *PROMISE_CHECKS, *SLO_CHECKS],
         jobs=[*JOBS, rollback_publish],
-        sensors=[*SENSORS, *TIER_SENSORS],
+        sensors=[*SENSORS, *TIER_SENSORS, alerts],
         schedules=SCHEDULES,
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,

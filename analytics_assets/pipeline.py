@@ -45,7 +45,7 @@ from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, S
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.slo.declared import load_objectives
 from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
-from analytics_assets.slo.watch import ServiceLevels
+from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices, slices_from_raw
 from analytics_assets.warehouse.connect import connection
@@ -383,10 +383,10 @@ class Pipeline:
         """What is wrong, and who was told. Raises ConfigError for a wrong declaration."""
         return AlertWatch(self.home, load_alert_rules(self.settings.config / "alerts.yaml"))
 
-    def situation(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Situation:
+    def situation(self, con: duckdb.DuckDBPyConnection, now: datetime, levels: Levels | None = None) -> Situation:
         """How everything stands at `now`, as a value."""
         return situation(
-            con, self.levels, now, freshness=self.watch.look(con, now), levels=self.levels.look(con, now),
+            con, self.levels, now, freshness=self.watch.look(con, now), levels=levels or self.levels.look(con, now),
             refused=self.gate.refusals(con), files_refused=self.landed(now)[1], days_waiting=len(self.pending(con)),
         )  # fmt: skip
 

@@ -189,9 +189,9 @@ def show_state(state: dict[str, Any], everything: bool = False) -> None:
         if everything:
             _show_published(state)
         show_tenants(state["tenants"], 100 if everything else 6)
-    show_promises(state["freshness"])
     if state["budgets"]:
         show_budgets(state["budgets"])
+    show_promises(state["freshness"])
     show_broken([Problem(**problem) for problem in state["broken"]])
     for run in state["doing"]:
         say(f"{run['job']} {run['state']} since {run['since']}" + (f" for {run['why']}" if run["why"] else ""))

@@ -22,6 +22,7 @@ from analytics_assets.marts.tables import mart_tables
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
+from analytics_assets.slo.declared import SLOS
 from analytics_assets_tests.builders import a_config
 
 TABLES = {
@@ -30,6 +31,7 @@ TABLES = {
 }
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
+LEVELS = {"slo_error_budget", "release_gate"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 
 
@@ -63,7 +65,7 @@ def test_the_definitions_load(definitions: dg.Definitions) -> None:
 
 
 def test_every_asset_says_whose_and_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
-    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage", *KEPT}
+    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage", *KEPT, *LEVELS}
     for name, spec in specs.items():
         assert spec.description, name
         assert spec.group_name not in (None, "default"), name
@@ -142,7 +144,7 @@ def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec])
 
 def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) -> None:
     sensors = list(definitions.sensors or [])
-    assert [sensor.name for sensor in sensors] == ["landing", "near_real_time", "hourly", "daily"]
+    assert [sensor.name for sensor in sensors] == ["landing", "near_real_time", "hourly", "daily", "alerts"]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
     assert list(definitions.schedules or []) == SCHEDULES
@@ -152,6 +154,12 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
 def test_every_published_table_shows_its_tier_and_every_promise_has_dagsters_own_policy(specs: dict[str, dg.AssetSpec]) -> None:
     assert {name: specs[name].tags["tier"] for name in TABLES} == PROMISES.tables
     assert {name for name, spec in specs.items() if spec.freshness_policy} == KEPT
+
+
+def test_every_slo_and_the_release_gate_has_a_check(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    found = {key.name for key in graph.asset_check_keys if key.asset_key.to_user_string() in LEVELS}
+    assert found == {*(f"{slo}_is_kept" for slo in SLOS), "is_open"}
 
 
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
@@ -184,6 +192,8 @@ def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
     [
         ("limits.yaml", "sessions:\n  inactivity_minutes: 30\n  longest_hours: a while\n", "3: sessions.longest_hours: "),
         ("tenants.yaml", "tenants:\n  - {id: acme}\n  - {id: Acme Ltd}\n", "3: tenants.1.id: 'Acme Ltd' is no tenant slug"),
+        ("slos.yaml", "slos:\n  freshness:\n    window_days: 0\n", "1: tenant_tiers: Field required"),
+        ("alerts.yaml", "channels: {}\nroutes: {warn: [chat], page: []}\n", "2: there is no channel 'chat'; declared are none"),
         ("freshness.yaml", "tiers:\n  daily:\n    promise_minutes: soon\n", "1: tiers.immediate: Field required"),
     ],
 )

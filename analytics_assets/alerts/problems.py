@@ -166,7 +166,8 @@ def _budgets(found: Situation) -> Iterator[Problem]:
         if budget.state == "ok":
             continue
         severity: Severity = "warn" if budget.state == "warn" else "page"
-        what = f"the budget of {budget.whose} is at {max(budget.remaining, 0):.0%}: {budget.reason}"
+        whose = "" if budget.tenant_id else f" of {budget.whose}"
+        what = f"{max(budget.remaining, 0):.0%} of the budget{whose} is left: {budget.reason}"
         about, why = budget.tenant_id or budget.tier, _spent_by(found, budget)
         yield Problem(rules[budget.slo], about, budget.tenant_id, severity, what, budget.since or found.now, why)
 
