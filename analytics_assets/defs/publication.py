@@ -52,6 +52,7 @@ def analytics_duckdb(
         except Waiting as reason:
             context.log.info(str(reason))
             return dg.MaterializeResult(metadata={"published": False, "reason": str(reason)})
+        stages.levels.probe(con, utc_now())
     rows = [dg.TableRecord({"table": name, "rows": count}) for name, count in published.rows.items()]
     return dg.MaterializeResult(
         metadata={

@@ -104,13 +104,11 @@ def test_a_problem_says_what_whose_since_when_and_why(changes: dict[str, Any], r
 
 
 def test_a_failed_run_spends_the_budget_and_is_named() -> None:
-    told = {problem.rule: problem.cause for problem in found(budgets=[a_budget("pipeline_success", tenant=None)], failures=[
-        failed("ingest", "")
-    ])}  # fmt: skip
-    assert told == {
-        "slo_pipeline_success": "ingest failed: see run 01234567 in the UI",
-        "run_failed": "see run 01234567 in the UI",
-    }
+    runs = [failed("ingest", "")]
+    every = found(budgets=[a_budget("pipeline_success", tenant=None)], failures=runs)
+    told = {problem.rule: problem.cause for problem in every}
+    where = "see run 01234567 in the UI"
+    assert told == {"slo_pipeline_success": f"ingest failed: {where}", "run_failed": where}
 
 
 def test_what_wakes_somebody_comes_first_then_what_is_older() -> None:
