@@ -104,12 +104,11 @@ class Measured:
         return worst, why
 
     def since(self, thresholds: Sequence[Threshold], level: Level) -> datetime:
-        """Since when the state is `level`, to a minute."""
-        # How fast a budget burns turns only where a span, or its image in a look back, begins or ends.
-        looks = [timedelta(0), self.window, *map(_hours, _looks(thresholds))]
-        turns = {edge + back for span in self.bad.spans for edge in span for back in looks} | {self.begin}
-        reached = self.now
-        for before in sorted((turn for turn in turns if self.begin <= turn < self.now), reverse=True):
+        """Since when the state is `level`, to a minute. A break that was much shorter than the time since then is none."""
+        # The further back, the wider the steps: looking at every turn of a month of short outages costs seconds.
+        reached, step = self.now, _MINUTE
+        while reached > self.begin:
+            before = max(reached - step, self.begin)
             if self.level(thresholds, before)[0] != level:
                 while reached - before > _MINUTE:
                     middle = before + (reached - before) / 2
@@ -118,7 +117,7 @@ class Measured:
                     else:
                         before = middle
                 break
-            reached = before
+            reached, step = before, max(_MINUTE, (self.now - before) / 5)
         return reached
 
     def days(self) -> list[Measurement]:
