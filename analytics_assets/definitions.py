@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.conditions import AUTOMATION, with_condition
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
@@ -21,12 +22,12 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     """All assets, checks, jobs, sensors and schedules. Loading touches no data, network or credentials."""
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            with_tier,
+            lambda spec: with_condition(with_tier(spec)),
             [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
         ),
         asset_checks=[layout_is_lean, *PROMISE_CHECKS],
         jobs=[*JOBS, rollback_publish],
-        sensors=[*SENSORS, *TIER_SENSORS],
+        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS],
         schedules=SCHEDULES,
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,

@@ -19,7 +19,7 @@ from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
-from analytics_assets.freshness.tables import FRESHNESS_ACTIONS
+from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
@@ -343,7 +343,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS]
+        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUEUE_OVERRIDES]
 
     @property
     def published(self) -> list[TableSpec]:
