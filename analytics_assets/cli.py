@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.queue import queue
 from analytics_assets.commands.rejected import rejected
 from analytics_assets.commands.sql import sql
 from analytics_assets.console import running, say, show, show_batches
@@ -292,7 +293,7 @@ def status(as_json: bool) -> int:
     return DONE
 
 
-for _command in (rejected, sql):
+for _command in (queue, rejected, sql):
     cli.add_command(_command)
 
 

@@ -29,7 +29,7 @@ MAY_USE = {
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "pipeline": _LOGIC,
     "console": {"defs", "events", "pipeline", "settings", "warehouse"},
-    "status": _LOGIC | {"console", "pipeline"},
+    "status": _LOGIC | {"console", "defs", "pipeline"},
     "commands": _LOGIC | {"console", "defs", "pipeline", "status"},
     "cli": _LOGIC | {"commands", "console", "defs", "definitions", "pipeline", "status"},
     "defs": _LOGIC | {"definitions", "pipeline"},

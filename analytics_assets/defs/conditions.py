@@ -4,7 +4,7 @@ The conditions ask the data home, not Dagster's records: what waits, and what wa
 was away or a clock that went back change nothing. What is asked for is one run a range of days, from sessions to the publish.
 """
 
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import md5
@@ -39,6 +39,12 @@ class Seen:
     held: str | None
     asked_for: str
     going: bool
+
+    @property
+    def ranges(self) -> "list[DayRange]":
+        from analytics_assets.events.days import ranges
+
+        return ranges(self.days)
 
 
 def see(instance: dg.DagsterInstance, now: datetime) -> Seen:
@@ -167,46 +173,43 @@ class OneRunARange(dg.AutomationConditionSensorDefinition):
         # Conditions of our own are evaluated where our code is.
         super().__init__(name, use_user_code_server=True, emit_backfills=False, **arguments)
         evaluated = self._evaluation_fn
-        self._evaluation_fn = lambda context: [together(found, context) for found in evaluated(context)]
+
+        def evaluate(context: dg.SensorEvaluationContext) -> list[Any]:
+            # Dagster tells of every look on the console; the UI shows what came of it.
+            context.log.setLevel(logging.WARNING)
+            return [together(found, context) for found in evaluated(context)]
+
+        self._evaluation_fn = evaluate
 
 
 def together(found: Any, context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """What the conditions asked for, as runs of ours; the evaluations stay as they are, for the UI."""
-    from analytics_assets.events.days import ranges
     from analytics_assets.events.intake import utc_now
 
     requests: list[dg.RunRequest] = []
     now = utc_now()
     # Looked at once more: meanwhile a command may have started the same.
     if found.run_requests and not (seen := see(context.instance, now)).going and seen.look.due:
-        days = ranges(seen.days)
-        due = seen.look.due[0]
+        assert context.repository_def is not None
+        requests = runs_for(seen, context.repository_def.asset_graph)
         stages = PipelineResource().get()
         with stages.connect() as con:
-            stages.watch.note(con, due, action(days), now)
-        tags = {**tier_tags(due), ASKED_FOR_TAG: seen.asked_for}
-        requests = _requests(context, days, tags)
+            stages.watch.note(con, seen.look.due[0], action(seen.ranges), now)
     return dg.SensorResult(
         run_requests=requests, cursor=found.cursor, automation_condition_evaluations=found.automation_condition_evaluations
     )
 
 
-def _requests(
-    context: dg.SensorEvaluationContext, days: "Sequence[DayRange]", tags: dict[str, str]
-) -> list[dg.RunRequest]:
-    if not days:
+def runs_for(seen: Seen, graph: Any) -> list[dg.RunRequest]:
+    """A run a range of the days that wait, or one that publishes; it is the work of the strictest tier that is due."""
+    due = seen.look.due[0]
+    tags = {**tier_tags(due.tier, PROMISES.tier(due.tier), due.reason), ASKED_FOR_TAG: seen.asked_for}
+    if not seen.days:
         return [dg.RunRequest(asset_selection=[analytics_duckdb.key], run_config=CALM, tags=tags)]
-    assert context.repository_def is not None
-    graph = context.repository_def.asset_graph
-    keys, checks = refreshed.resolve(graph), refreshed.resolve_checks(graph)
+    keys, checks = sorted(refreshed.resolve(graph)), sorted(refreshed.resolve_checks(graph))
     return [
-        dg.RunRequest(
-            asset_selection=sorted(keys),
-            asset_check_keys=sorted(checks),
-            run_config=CALM,
-            tags={**tags, **range_tags(part)},
-        )
-        for part in days
+        dg.RunRequest(asset_selection=keys, asset_check_keys=checks, run_config=CALM, tags={**tags, **range_tags(part)})
+        for part in seen.ranges
     ]
 
 

@@ -104,11 +104,13 @@ def verdict(look: "Look", tier: str) -> tuple[bool, dg.AssetCheckSeverity, dict[
 
 
 def answer(
-    stages: "Pipeline", tier: str, now: datetime, *, cursor: str | None, going: str | None, failed: bool
-) -> dg.SensorResult:
-    """What a tier's sensor says at `now`: runs for what is overdue, or why not, and whether the promise is kept.
+    stages: "Pipeline", tier: str, now: datetime, *, cursor: str | None, going: str | None, failed: bool,
+    overdue: bool = False,
+) -> dg.SensorResult:  # fmt: skip
+    """What a tier's sensor says at `now`: runs for what is due, or why not, and whether the promise is kept.
 
-    `going` names a run that is under way, `failed` tells whether the newest one failed just now.
+    `going` names a run that is under way, `failed` tells whether the newest one failed just now. With `overdue` only what
+    automation should have started by now.
     """
     from analytics_assets.events.days import ranges
 
@@ -117,7 +119,7 @@ def answer(
         # In this order: of what is due, the days that wait are known, also while deliveries keep coming.
         look = stages.watch.look(con, now)
         days = ranges(stages.pending(con))
-        found = next((due for due in look.overdue if due.tier == tier), None)
+        found = next((due for due in (look.overdue if overdue else look.due) if due.tier == tier), None)
         events = _reports(look, tier, now, memory)
         asked_for = md5(repr((days, found and found.since)).encode()).hexdigest()
         refused = None if days or not found else stages.gate.holds(con, now)
@@ -131,12 +133,10 @@ def answer(
     return dg.SensorResult(_requests(strictest, days), cursor=json.dumps(memory), asset_events=events)
 
 
-def _why_not(
-    look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool, refused: str | None
-) -> str | None:
+def _why_not(look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool, refused: str | None) -> str | None:
     if found is None:
         if asked := next((due for due in look.due if due.tier == tier), None):
-            return f"due, which is for automation to start ({asked.reason})"
+            return f"due, which automation starts ({asked.reason})"
         counts = ", ".join(f"{count} {state}" for state, count in look.counts(tier).items())
         return f"nothing is due; tenants' tables: {counts or 'none'}"
     if going:
@@ -152,15 +152,14 @@ def action(days: "Sequence[DayRange]") -> str:
     return f"refresh {', '.join(named)}" if days else "publish"
 
 
-def tier_tags(due: "Due") -> dict[str, str]:
-    """The tags of a run of a tier's work."""
-    tier = PROMISES.tier(due.tier)
-    return {TIER_TAG: due.tier, QUEUE_TAG: str(tier.queue), PRIORITY_TAG: str(tier.priority), "analytics/why": due.reason}
+def tier_tags(name: str, tier: Tier, why: str) -> dict[str, str]:
+    """What a run of a tier carries: its queue and priority, and why it was started."""
+    return {TIER_TAG: name, QUEUE_TAG: str(tier.queue), PRIORITY_TAG: str(tier.priority), "analytics/why": why}
 
 
 def _requests(due: "Due", days: "Sequence[DayRange]") -> list[dg.RunRequest]:
     """A refresh a range of days; where all is built already, a publish."""
-    tags = tier_tags(due)
+    tags = tier_tags(due.tier, PROMISES.tier(due.tier), due.reason)
     if not days:
         return [dg.RunRequest(job_name=publish.name, run_config=CALM, tags=tags)]
     return [dg.RunRequest(job_name=refresh.name, run_config=CALM, tags={**tags, **range_tags(part)}) for part in days]
@@ -188,7 +187,7 @@ def _sensor(tier: str) -> dg.SensorDefinition:
         jobs=[refresh, publish],
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS[tier],
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Watches what the tier {tier} promises to readers, and starts what automation left: {PROMISES.tier(tier).said}.",
+        description=f"Watches what the tier {tier} promises ({PROMISES.tier(tier).said}), and starts what automation left.",
     )
     def look(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
         from analytics_assets.events.intake import utc_now
@@ -197,7 +196,7 @@ def _sensor(tier: str) -> dg.SensorDefinition:
         priority = PROMISES.tier(tier).priority
         going = next((job for job in jobs if busy(context.instance, job, priority)), None)
         failed = any(failed_lately(context.instance, job) for job in jobs)
-        return answer(pipeline.get(), tier, utc_now(), cursor=context.cursor, going=going, failed=failed)
+        return answer(pipeline.get(), tier, utc_now(), cursor=context.cursor, going=going, failed=failed, overdue=True)
 
     return look
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
 
-from analytics_assets.defs.instance import PROCESS_TAG
+from analytics_assets.defs.instance import PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.freshness.queues import HEAVY, RELEASED, Asked, QueueRules, StartedBy, load_queues, place
 from analytics_assets.freshness.tiers import Promises
@@ -28,7 +28,9 @@ QUEUE_TAG, TIER_TAG, PRIORITY_TAG = "analytics/queue", "analytics/tier", "dagste
 YIELDS_TAG = "analytics/yields"
 # What a heavy run waits for; a person who adds the other tag at the launch, with the reason, lets it go at once.
 WAITS_TAG, OVERRIDE_TAG = "analytics/waits_for", "analytics/override"
-_PARTITION, _BACKFILL, _SENSOR, _SCHEDULE = (f"dagster/{name}" for name in ("partition", "backfill", "sensor_name", "schedule_name"))
+_PARTITION, _BACKFILL, _SENSOR, _SCHEDULE = (
+    f"dagster/{name}" for name in ("partition", "backfill", "sensor_name", "schedule_name")
+)
 # Runs of single assets, which automation conditions, backfills and people start, have this job in Dagster.
 ASSET_JOB = "__ASSET_JOB"
 # The assets by which such a run is known to do the work of one of our jobs.
@@ -165,6 +167,13 @@ def waiting(instance: dg.DagsterInstance, rules: QueueRules, now: datetime) -> l
             Waiting(run.run_id, work_of(run), run.tags.get(QUEUE_TAG, ""), since, reason, rules.opens(now) if held else None)
         )
     return found
+
+
+def counts(settings: Settings, now: datetime) -> dict[str, int]:
+    """How many runs wait, by what they wait for."""
+    with open_instance(settings) as instance:
+        reasons = [run.waits_for for run in waiting(instance, load_queues(settings.config / "queues.yaml"), now)]
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
 def priority_of(run: dg.DagsterRun) -> int:

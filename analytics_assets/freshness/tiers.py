@@ -130,7 +130,10 @@ class Promises(Declared):
     tables: dict[str, TierName]
     tenants: dict[str, TenantFreshness] = Field({})
     late_after_days: int = Field(
-        31, ge=0, le=4000, description="A delivery further behind the tenant's newest day is late data: the loosest tier's work."
+        31,
+        ge=0,
+        le=4000,
+        description="A delivery further behind the tenant's newest day is late data: the loosest tier's work.",
     )
 
     def tenant(self, name: str) -> TenantFreshness:

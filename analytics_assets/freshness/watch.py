@@ -83,12 +83,18 @@ class Watch:
         batches = Table(self.home.warehouse, BATCHES).snapshot().select()
         rows = con.execute(
             "with parts as (select coalesce(least(landed_at, received_at), received_at) as since, events_version, "
-            "list_max(days) as day, unnest(coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end, "
+            "list_max(days) as day, unnest(coalesce(json_keys(events_by_tenant), "
+            "case when tenant is not null then [tenant] end, "
             f"$tenants::varchar[])) as name from ({batches}) where events > 0), "
             "judged as (select *, coalesce(day + $late_after::int < max(day) over (partition by name order by events_version "
             "rows between unbounded preceding and 1 preceding), false) as late from parts) select name, max(since), "
-            "list((since, late) order by events_version) filter (where events_version > $shown) from judged group by name order by 1",
-            {"tenants": list(self.tenants), "shown": -1 if shown is None else shown, "late_after": self.promises.late_after_days},
+            "list((since, late) order by events_version) filter (where events_version > $shown) "
+            "from judged group by name order by 1",
+            {
+                "tenants": list(self.tenants),
+                "shown": -1 if shown is None else shown,
+                "late_after": self.promises.late_after_days,
+            },
         ).fetchall()
         loaded = [Receipt(name, since, late=late) for name, _, unseen in rows for since, late in unseen or ()]
         return Evidence((*files, *loaded), {name: newest for name, newest, _ in rows}, held_since)
