@@ -89,7 +89,7 @@ def release(runs: tuple[str, ...], everything: bool, reason: str, as_json: bool)
 @click.option("--days", type=click.IntRange(1, 3650), default=7, show_default=True, help="Runs of so many days back.")
 @json_option
 def waits(days: int, as_json: bool) -> int:
-    """How long runs waited from being asked for to their start, by queue."""
+    """How long runs waited to start, by queue."""
     from analytics_assets.defs.instance import open_instance
     from analytics_assets.defs.queues import queue_waits
     from analytics_assets.events.intake import utc_now

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.test_utils import create_run_for_test, create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from analytics_assets.commands.common import USAGE
 from analytics_assets.defs import queues
 from analytics_assets.defs.automation import busy
 from analytics_assets.defs.instance import open_instance
@@ -22,6 +24,7 @@ from analytics_assets.pipeline import Pipeline
 from analytics_assets.settings import CONFIG, UserError
 from analytics_assets_tests.builders import NOON
 from analytics_assets_tests.defs.home import REPOSITORY, DataHome, a_data_home
+from analytics_assets_tests.test_cli import analytics
 
 RULES = load_queues(CONFIG / "queues.yaml")
 NIGHT, MORNING = NOON.replace(hour=22), NOON.replace(hour=5) + timedelta(days=1)
@@ -206,3 +209,31 @@ def test_the_waits_are_those_of_dagsters_own_records(queue: Queue) -> None:
     near, hourly = queue_waits(queue.instance, datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1))
     assert (near.queue, hourly.queue) == ("near-real-time", "hourly")
     assert 2 <= near.median < 30 <= hourly.longest
+
+
+# The command
+
+
+def test_the_command_lists_what_waits_lets_it_go_and_tells_who_did(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues.getpass, "getuser", lambda: "ada")
+    close_the_window(queue)
+    assert analytics("queue").out == "no run waits\n"
+    run = queue.ask("refresh", BACKFILL)
+    listed = analytics("queue").out.splitlines()[2]
+    assert listed.startswith(f"{run[:8]}  refresh 2025-01-01 to 2025-12-31  heavy  ")
+    assert "  the off-peak window " in listed
+    (line,) = analytics("queue", "--json").json["waiting"]
+    assert analytics("status", "--json").json["queue"] == {line["waits_for"]: 1}
+    assert analytics("queue", "release", run[:8]).code == USAGE
+    told = analytics("queue", "release", run[:8], "--reason", "the year is closed").out.splitlines()
+    assert told[0].endswith(f" ada let refresh 2025-01-01 to 2025-12-31 ({run[:8]}) go by command: the year is closed")
+    assert told[1] == "1 run may start; one at a time, after everything that promises more"
+    assert analytics("queue").out.splitlines()[-1] == told[0]
+    assert analytics("queue", "--json").json["waiting"][0]["waits_for"] == "its turn"
+
+
+def close_the_window(queue: Queue) -> None:
+    """A window that opens in twelve hours of the real clock, which the command goes by."""
+    begin, end = (f"{datetime.now(UTC) + timedelta(hours=hours):%H:%M}" for hours in (12, 13))
+    declared = {"off_peak": [{"begin": begin, "end": end}]}
+    (queue.home.settings.config / "queues.yaml").write_text(yaml.safe_dump(declared))
