@@ -7,6 +7,7 @@ import dagster as dg
 
 from analytics_assets.defs.alerts import SERVICE_LEVELS, SLO_CHECKS, alerts
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.conditions import AUTOMATION, with_condition
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
@@ -23,14 +24,14 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=[
             *dg.map_asset_specs(
-                with_tier,
+                lambda spec: with_condition(with_tier(spec)),
                 [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
             ),
             *SERVICE_LEVELS,
         ],
         asset_checks=[layout_is_lean, *PROMISE_CHECKS, *SLO_CHECKS],
         jobs=[*JOBS, rollback_publish],
-        sensors=[*SENSORS, *TIER_SENSORS, alerts],
+        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts],
         schedules=SCHEDULES,
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,

@@ -14,7 +14,7 @@ from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.history import CLEAN_DAYS, History
 from analytics_assets.quality.judge import Occasion, judge
 from analytics_assets.quality.measure import Judged
-from analytics_assets.quality.results import keep, past, refusals, unjudged
+from analytics_assets.quality.results import keep, past, refusal, refusals, unjudged
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
@@ -101,6 +101,11 @@ class Gate:
         """What holds the publish now."""
         as_a_whole = [suite.table.name for suite in suites() if suite.day is None]
         return refusals(con, self.results.snapshot(), as_a_whole, self._settings.incidents)
+
+    def holds(self, con: duckdb.DuckDBPyConnection, now: datetime) -> str | None:
+        """Why a publish would be refused now, in a sentence; None if it would not, or if it would judge anew."""
+        found = self.refusals(con)
+        return refusal(found) if found and not self.pending(con, now) else None
 
     def _judged(
         self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], now: datetime, version: int

@@ -24,7 +24,7 @@ from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
-from analytics_assets.freshness.tables import FRESHNESS_ACTIONS
+from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
@@ -351,7 +351,8 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
+        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE,
+                ALERTS]  # fmt: skip
 
     @property
     def published(self) -> list[TableSpec]:

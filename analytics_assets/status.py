@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +50,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "days_waiting": len(pending),
         "files_waiting": len(landed),
         "files_refused": refused,
+        "queue": _queue(stages, now),
         "set_aside": sum(1 for _ in stages.home.set_aside.glob("*/*.reason.txt")),
         "freshness": {**_promises(stages, look), "last_started": next(iter(started), None)},
         "sentence": overall(look.worst_of_tenants, doing),
@@ -84,6 +85,16 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     state["age_minutes"] = round((now - state["published_at"]).total_seconds() / 60, 1)
     state["newer_is_built"] = _newer_is_built(stages, {line["table"]: line["table_version"] for line in state["tables"]})
     return state
+
+
+def _queue(stages: "Pipeline", now: datetime) -> dict[str, int]:
+    """How many runs wait in Dagster's queue, by what they wait for."""
+    # Importing Dagster takes a second, and where it never ran nothing waits.
+    if not (stages.home.dagster / "history").exists():
+        return {}
+    from analytics_assets.defs.queues import counts
+
+    return counts(stages.settings, now)
 
 
 def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
@@ -238,6 +249,9 @@ def waiting_lines(state: dict[str, Any]) -> list[str]:
         waiting.append(counted(state["files_waiting"], "file"))
     if waiting:
         lines.append(f"waiting: {', '.join(waiting)}")
+    if runs := state.get("queue"):
+        reasons = ", ".join(f"{count:,} for {reason}" for reason, count in runs.items())
+        lines.append(f"{counted(sum(runs.values()), 'run waits', 'runs wait')} in the queue: {reasons} (`analytics queue`)")
     lines.extend(f"not taken: {line}" for line in state["files_refused"])
     return lines or ["nothing waits"]
 

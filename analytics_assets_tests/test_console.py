@@ -184,6 +184,10 @@ def a_state(**changes: Any) -> dict[str, Any]:
     [
         (a_state(), ["nothing waits"]),
         (a_state(days_waiting=1, files_waiting=2), ["waiting: 1 day to rebuild, 2 files"]),
+        (
+            a_state(queue={"the off-peak window 22:00-05:00 UTC": 2, "its turn": 1}),
+            ["3 runs wait in the queue: 2 for the off-peak window 22:00-05:00 UTC, 1 for its turn (`analytics queue`)"],
+        ),
         (a_state(newer_is_built=True), ["newer data are built but not published; run `analytics publish`"]),
         (
             a_state(held="why"),

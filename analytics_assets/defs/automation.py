@@ -8,7 +8,9 @@ import dagster as dg
 
 from analytics_assets.defs.instance import end_dead_runs
 from analytics_assets.defs.jobs import CALM, ingest, maintain
+from analytics_assets.defs.queues import ASSET_JOB, QUEUE_TAG, does, priority_of
 from analytics_assets.defs.resources import PipelineResource
+from analytics_assets.freshness.queues import HEAVY, RELEASED
 
 _BUSY = [
     dg.DagsterRunStatus.QUEUED,
@@ -19,10 +21,22 @@ _BUSY = [
 ]
 
 
-def busy(instance: dg.DagsterInstance, job: str) -> bool:
-    """Whether a run of `job` is waiting or going. A run whose command was killed is neither."""
+def busy(instance: dg.DagsterInstance, job: str, priority: int = 0) -> bool:
+    """Whether a run that does the work of `job` is going, or waits with at least this priority.
+
+    A run whose command was killed is neither; heavy work is no reason to wait: it may stand in the queue until the night, and
+    what promises more starts beside it.
+    """
     end_dead_runs(instance)
-    return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_BUSY), limit=1))
+    return any(
+        run.status != dg.DagsterRunStatus.QUEUED or priority_of(run) >= priority
+        for run in instance.get_runs(dg.RunsFilter(statuses=_BUSY))
+        if does(run, job) and not _heavy(run)
+    )
+
+
+def _heavy(run: dg.DagsterRun) -> bool:
+    return run.tags.get(QUEUE_TAG) in (HEAVY, RELEASED)
 
 
 # A file that cannot be loaded stays where it is; as long as nothing else waits, it is tried again this often.
@@ -51,10 +65,16 @@ def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> 
 
 
 def failed_lately(instance: dg.DagsterInstance, job: str) -> bool:
-    """Whether the newest run of `job` failed within the last RETRY_MINUTES."""
-    newest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    """Whether the newest run that does the work of `job`, and is not heavy, failed within the last RETRY_MINUTES."""
     since = datetime.now(UTC) - timedelta(minutes=RETRY_MINUTES)
-    return bool(newest) and newest[0].dagster_run.status == dg.DagsterRunStatus.FAILURE and newest[0].update_timestamp > since
+    lately = [
+        record
+        for name in (job, ASSET_JOB)
+        for record in instance.get_run_records(dg.RunsFilter(job_name=name, updated_after=since), limit=50)
+        if does(record.dagster_run, job) and not _heavy(record.dagster_run)
+    ]
+    newest = max(lately, key=lambda record: record.create_timestamp, default=None)
+    return newest is not None and newest.dagster_run.status == dg.DagsterRunStatus.FAILURE
 
 
 nightly = dg.ScheduleDefinition(

@@ -1,4 +1,7 @@
-"""Freshness in Dagster: a sensor a tier starts what is due, and an asset a tier shows whether its promise is kept.
+"""Freshness in Dagster: a sensor a tier starts what is overdue, and an asset a tier shows whether its promise is kept.
+
+What is due is started by the conditions on the assets (`conditions`). A sensor sees to what they left: after a failure, or
+where automation is switched off.
 
 Dagster's own policy counts materializations: on a table it would turn red with every quiet night, and any backfill would
 turn it green. So it stands on one asset a tier, which its sensor reports as materialized only while the promise is kept.
@@ -17,6 +20,7 @@ from analytics_assets.defs.jobs import CALM, publish, refresh
 from analytics_assets.defs.metadata import AS_A_WHOLE
 from analytics_assets.defs.partitions import range_tags
 from analytics_assets.defs.publication import PUBLISHED
+from analytics_assets.defs.queues import PRIORITY_TAG, QUEUE_TAG, TIER_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.freshness.judge import BROKEN
 from analytics_assets.freshness.tiers import Tier, load_promises
@@ -31,8 +35,7 @@ if TYPE_CHECKING:
 _SETTINGS = Settings.from_env()
 # Read at load: a wrong declaration fails it.
 PROMISES = load_promises(_SETTINGS.config / "freshness.yaml", PUBLISHED, _SETTINGS.tenants)
-QUEUE_TAG, TIER_TAG, PRIORITY_TAG = "analytics/queue", "analytics/tier", "dagster/priority"
-_SECONDS_BETWEEN_LOOKS = {"near_real_time": 5, "hourly": 30, "daily": 60}
+_SECONDS_BETWEEN_LOOKS = {"near_real_time": 15, "hourly": 30, "daily": 60}
 _CHECK = "is_kept"
 
 
@@ -101,11 +104,13 @@ def verdict(look: "Look", tier: str) -> tuple[bool, dg.AssetCheckSeverity, dict[
 
 
 def answer(
-    stages: "Pipeline", tier: str, now: datetime, *, cursor: str | None, going: str | None, failed: bool
-) -> dg.SensorResult:
+    stages: "Pipeline", tier: str, now: datetime, *, cursor: str | None, going: str | None, failed: bool,
+    overdue: bool = False,
+) -> dg.SensorResult:  # fmt: skip
     """What a tier's sensor says at `now`: runs for what is due, or why not, and whether the promise is kept.
 
-    `going` names a run that is under way, `failed` tells whether the newest one failed just now.
+    `going` names a run that is under way, `failed` tells whether the newest one failed just now. With `overdue` only what
+    automation should have started by now.
     """
     from analytics_assets.events.days import ranges
 
@@ -114,38 +119,47 @@ def answer(
         # In this order: of what is due, the days that wait are known, also while deliveries keep coming.
         look = stages.watch.look(con, now)
         days = ranges(stages.pending(con))
-        found = next((due for due in look.due if due.tier == tier), None)
+        found = next((due for due in (look.overdue if overdue else look.due) if due.tier == tier), None)
         events = _reports(look, tier, now, memory)
         asked_for = md5(repr((days, found and found.since)).encode()).hexdigest()
-        why_not = _why_not(look, tier, found, going, failed and memory.get("asked_for") == asked_for)
+        refused = None if days or not found else stages.gate.holds(con, now)
+        why_not = _why_not(look, tier, found, going, failed and memory.get("asked_for") == asked_for, refused)
         if why_not or found is None:
             return dg.SensorResult(skip_reason=why_not, cursor=json.dumps(memory), asset_events=events)
         # A run takes all that waits: it is the work of the strictest tier that is due.
         strictest = look.due[0]
-        stages.watch.note(con, strictest, "refresh " + ", ".join(map(_named, days)) if days else "publish", now)
+        stages.watch.note(con, strictest, action(days), now)
     memory["asked_for"] = asked_for
-    return dg.SensorResult(_requests(strictest, days, stages), cursor=json.dumps(memory), asset_events=events)
+    return dg.SensorResult(_requests(strictest, days), cursor=json.dumps(memory), asset_events=events)
 
 
-def _why_not(look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool) -> str | None:
+def _why_not(look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool, refused: str | None) -> str | None:
     if found is None:
+        if asked := next((due for due in look.due if due.tier == tier), None):
+            return f"due, which automation starts ({asked.reason})"
         counts = ", ".join(f"{count} {state}" for state, count in look.counts(tier).items())
         return f"nothing is due; tenants' tables: {counts or 'none'}"
     if going:
         return f"a {going} run is going ({found.reason})"
     if failed:
         return f"the last run failed on this; tried again every {RETRY_MINUTES} minutes ({found.reason})"
-    return None
+    return f"a check holds the publish: {refused}" if refused else None
 
 
-def _named(days: "DayRange") -> str:
-    return f"{days.first}" + (f" to {days.last}" if days.last != days.first else "")
+def action(days: "Sequence[DayRange]") -> str:
+    """What is started for days that wait, in words."""
+    named = (f"{part.first}" + (f" to {part.last}" if part.last != part.first else "") for part in days)
+    return f"refresh {', '.join(named)}" if days else "publish"
 
 
-def _requests(due: "Due", days: "Sequence[DayRange]", stages: "Pipeline") -> list[dg.RunRequest]:
+def tier_tags(name: str, tier: Tier, why: str) -> dict[str, str]:
+    """What a run of a tier carries: its queue and priority, and why it was started."""
+    return {TIER_TAG: name, QUEUE_TAG: str(tier.queue), PRIORITY_TAG: str(tier.priority), "analytics/why": why}
+
+
+def _requests(due: "Due", days: "Sequence[DayRange]") -> list[dg.RunRequest]:
     """A refresh a range of days; where all is built already, a publish."""
-    tier = stages.watch.promises.tier(due.tier)
-    tags = {TIER_TAG: due.tier, QUEUE_TAG: str(tier.queue), PRIORITY_TAG: str(tier.priority), "analytics/why": due.reason}
+    tags = tier_tags(due.tier, PROMISES.tier(due.tier), due.reason)
     if not days:
         return [dg.RunRequest(job_name=publish.name, run_config=CALM, tags=tags)]
     return [dg.RunRequest(job_name=refresh.name, run_config=CALM, tags={**tags, **range_tags(part)}) for part in days]
@@ -173,15 +187,16 @@ def _sensor(tier: str) -> dg.SensorDefinition:
         jobs=[refresh, publish],
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS[tier],
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Starts what the tier {tier} promises to readers: {PROMISES.tier(tier).said}.",
+        description=f"Watches what the tier {tier} promises ({PROMISES.tier(tier).said}), and starts what automation left.",
     )
     def look(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
         from analytics_assets.events.intake import utc_now
 
         jobs = (refresh.name, publish.name)
-        going = next((job for job in jobs if busy(context.instance, job)), None)
+        priority = PROMISES.tier(tier).priority
+        going = next((job for job in jobs if busy(context.instance, job, priority)), None)
         failed = any(failed_lately(context.instance, job) for job in jobs)
-        return answer(pipeline.get(), tier, utc_now(), cursor=context.cursor, going=going, failed=failed)
+        return answer(pipeline.get(), tier, utc_now(), cursor=context.cursor, going=going, failed=failed, overdue=True)
 
     return look
 

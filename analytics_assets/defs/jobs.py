@@ -17,10 +17,11 @@ ingest = dg.define_asset_job(
 )
 
 # Days of events into everything behind them, and out to the readers.
+REFRESHED = ("sessions", "staging", "marts", "quality", "published")
+refreshed = dg.AssetSelection.groups(*REFRESHED) | dg.AssetSelection.checks_for_assets(loaded)
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.groups("sessions", "staging", "marts", "quality", "published")
-    | dg.AssetSelection.checks_for_assets(loaded),
+    selection=refreshed,
     config=CALM,
     description="Rebuild a range of days behind events, judge them, then publish.",
 )

@@ -1,8 +1,7 @@
 """Which work is to be started now, and why: a pure function of promises, evidence and now. Starting it is not done here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from analytics_assets.freshness.judge import Evidence, Receipt, minutes, moment
 from analytics_assets.freshness.tiers import Promises, TierName
@@ -17,37 +16,57 @@ class Due:
     reason: str
 
 
-def due(promises: Promises, evidence: Evidence, now: datetime) -> list[Due]:
-    """The tiers whose work starts now, strictest first; none while publishing is held.
+def due(promises: Promises, evidence: Evidence, now: datetime, overdue_by: timedelta = timedelta(0)) -> list[Due]:
+    """The tiers whose work starts now, or was to start `overdue_by` ago; strictest first, none while publishing is held.
 
     Only loaded events count: what lies in a landing folder is loaded first. A receipt from the future, of a clock that went
     back, starts at once: nobody knows how long it has waited.
     """
-    if evidence.held:
-        return []
-    oldest: dict[str, Receipt] = {}
-    for receipt in evidence.waiting:
-        if receipt.loaded and not promises.tenant(receipt.tenant).paused:
-            known = oldest.get(receipt.tenant)
-            oldest[receipt.tenant] = receipt if known is None or receipt.since < known.since else known
-    asked = _by_tier(promises, oldest)
     found = []
     for name in promises.served:
         tier = promises.tier(name)
-        starting = [receipt for receipt in asked.get(name, []) if receipt.since > now or tier.starts(receipt.since, now)]
+        starting = [receipt for receipt, of in _starting(promises, evidence, now, overdue_by) if of == name]
         if starting:
             first = min(starting, key=lambda receipt: receipt.since)
-            others = f" and {len(starting) - 1} more" if len(starting) > 1 else ""
+            tenants = len({receipt.tenant for receipt in starting})
+            others = f" and {tenants - 1} more" if tenants > 1 else ""
             waits = f"{minutes(max(now - first.since, now - now))} of the promised {minutes(tier.promise)}"
-            reason = f"{first.tenant}{others}: received {moment(first.since)}, waits {waits}; {name} {tier.said}"
+            late = "late data " if first.late else ""
+            reason = f"{first.tenant}{others}: {late}received {moment(first.since)}, waits {waits}; {name} {tier.said}"
             found.append(Due(name, first.since, reason))
     return found
 
 
-def _by_tier(promises: Promises, oldest: Mapping[str, Receipt]) -> dict[TierName, list[Receipt]]:
-    """The oldest receipt of each tenant, in every tier that one of its tables has."""
-    asked: dict[TierName, list[Receipt]] = {}
-    for tenant, receipt in oldest.items():
-        for tier in {promises.tier_of(tenant, table) for table in promises.tables}:
-            asked.setdefault(tier, []).append(receipt)
-    return asked
+def tables_due(promises: Promises, evidence: Evidence, now: datetime) -> frozenset[str]:
+    """The tables of which a tenant is promised that work starts now."""
+    starting = _starting(promises, evidence, now)
+    return frozenset(
+        table
+        for table in promises.tables
+        for receipt, tier in starting
+        if receipt.late or promises.tier_of(receipt.tenant, table) == tier
+    )
+
+
+def _starting(
+    promises: Promises, evidence: Evidence, now: datetime, overdue_by: timedelta = timedelta(0)
+) -> list[tuple[Receipt, TierName]]:
+    """The oldest receipts of the tenants whose work starts, each with a tier that one of the tenant's tables has.
+
+    Late data are the work of the loosest tier, whatever the tables promise.
+    """
+    if evidence.held:
+        return []
+    oldest: dict[tuple[str, bool], Receipt] = {}
+    for receipt in evidence.waiting:
+        if receipt.loaded and not promises.tenant(receipt.tenant).paused:
+            key = receipt.tenant, receipt.late
+            oldest[key] = min(oldest.get(key, receipt), receipt, key=lambda one: one.since)
+    found = []
+    for receipt in oldest.values():
+        tiers = {promises.tier_of(receipt.tenant, table) for table in promises.tables}
+        for name in promises.served[-1:] if receipt.late else tiers:
+            tier = promises.tier(name)
+            if receipt.since > now or tier.starts(receipt.since, now - overdue_by):
+                found.append((receipt, name))
+    return found

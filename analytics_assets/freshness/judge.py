@@ -22,11 +22,15 @@ _CLOCKS_AGREE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Receipt:
-    """Events of a tenant that readers do not see yet: since when they are here, and whether they are loaded."""
+    """Events of a tenant that readers do not see yet: since when they are here, and whether they are loaded.
+
+    `late`: all of them are about days far behind what the tenant had sent before, which only the loosest tier requires.
+    """
 
     tenant: str
     since: datetime
     loaded: bool = True
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def judge(promises: Promises, tenants: Iterable[str], evidence: Evidence, now: d
     found = []
     for tenant in tenants:
         newest = evidence.newest.get(tenant)
-        mine = _Tenant(promises.tenant(tenant), waiting.get(tenant, []), newest, evidence.held, now)
+        mine = _Tenant(promises.tenant(tenant), waiting.get(tenant, []), newest, evidence.held, now, promises.longest)
         judged: dict[TierName, tuple[State, str]] = {}
         for table in promises.tables:
             name = promises.tier_of(tenant, table)
@@ -83,6 +87,7 @@ class _Tenant:
     last: datetime | None
     held: str | None
     now: datetime
+    longest: timedelta
 
     @property
     def newest(self) -> datetime | None:
@@ -108,16 +113,24 @@ class _Tenant:
         return self._of_waiting(promise) if self.waiting else self._of_published(self.newest, promise)
 
     def _of_waiting(self, promise: timedelta) -> tuple[State, str]:
-        many = f"{len(self.waiting)} deliveries wait, the oldest" if len(self.waiting) > 1 else "a delivery waits"
-        what = f"{many} since {moment(self.waiting[0].since)}"
+        # Of what waits, that of which the promise breaks first.
+        first = min(self.waiting, key=lambda receipt: receipt.since + self._promised(receipt, promise))
+        age, promised = max(self.now - first.since, timedelta(0)), self._promised(first, promise)
+        alike = sum(receipt.late == first.late for receipt in self.waiting)
+        of = " of late data" if first.late else ""
+        many = f"{alike} deliveries{of} wait, the oldest" if alike > 1 else f"a delivery{of} waits"
+        what = f"{many} since {moment(first.since)}"
         if self.held:
             return "held", f"{what}; publishing is held since a rollback ({self.held})"
-        if self.age > promise:
-            return "late", f"{what}: {minutes(self.age)}, promised {minutes(promise)}"
+        if age > promised:
+            return "late", f"{what}: {minutes(age)}, promised {minutes(promised)}"
         ahead = self.waiting[-1].since
         if ahead > self.now + _CLOCKS_AGREE:
             return "unknown", f"a delivery that waits was received at {moment(ahead)}, which is ahead of the clock"
-        return "fresh", f"{what}: {minutes(self.age)} of the promised {minutes(promise)}"
+        return "fresh", f"{what}: {minutes(age)} of the promised {minutes(promised)}"
+
+    def _promised(self, receipt: Receipt, promise: timedelta) -> timedelta:
+        return max(promise, self.longest) if receipt.late else promise
 
     def _of_published(self, newest: datetime, promise: timedelta) -> tuple[State, str]:
         since = f"since {moment(newest)}, and all of before is published"

@@ -1,4 +1,4 @@
-"""The tables of freshness: how each tenant's tables stand, and what was started to keep the promises."""
+"""The tables of freshness: how each tenant's tables stand, what was started to keep the promises, and what was let go."""
 
 from analytics_assets.warehouse.spec import Column, TableSpec
 
@@ -32,4 +32,19 @@ FRESHNESS_ACTIONS = TableSpec(
     ),
     time_column=None,
     order_by=("started_at",),
+)
+
+QUEUE_OVERRIDES = TableSpec(
+    name="queue_overrides",
+    comment="One row a heavy run that a person let go before its off-peak window.",
+    columns=(
+        Column("let_go_at", "TIMESTAMP", "When it was let go (UTC)."),
+        Column("run_id", "VARCHAR", "Dagster's id of the run."),
+        Column("work", "VARCHAR", "What the run does, in words."),
+        Column("by", "VARCHAR", "User of the operating system who let it go; in the UI the one that runs the UI."),
+        Column("how", "VARCHAR", "command (analytics queue release) or tag (analytics/override at the launch)."),
+        Column("reason", "VARCHAR", "Why, in that person's words."),
+    ),
+    time_column=None,
+    order_by=("let_go_at",),
 )

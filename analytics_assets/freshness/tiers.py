@@ -15,6 +15,15 @@ TierName = Literal["immediate", "near_real_time", "hourly", "daily"]
 TIERS: tuple[TierName, ...] = get_args(TierName)
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+# Queues of work that no tier asks for, see `queues`.
+_TAKEN = {"heavy", "released", "intake", "by-hand"}
+
+
+def a_clock(value: str) -> str:
+    """`value`, if it is a time of day. Raises ValueError with the cure."""
+    if not _CLOCK.fullmatch(value):
+        raise ValueError(f"'{value}' is no time of day; write it as \"02:30\"")
+    return value
 
 
 class Tier(Declared):
@@ -30,8 +39,13 @@ class Tier(Declared):
     @field_validator("start_at")
     @classmethod
     def _is_a_clock(cls, value: str | None) -> str | None:
-        if value is not None and not _CLOCK.fullmatch(value):
-            raise ValueError(f"'{value}' is no time of day; write it as \"02:30\"")
+        return None if value is None else a_clock(value)
+
+    @field_validator("queue")
+    @classmethod
+    def _is_its_own(cls, value: str | None) -> str | None:
+        if value in _TAKEN:
+            raise ValueError(f"the queue '{value}' is for other work; choose another name")
         return value
 
     @model_validator(mode="after")
@@ -115,6 +129,12 @@ class Promises(Declared):
     tiers: Tiers
     tables: dict[str, TierName]
     tenants: dict[str, TenantFreshness] = Field({})
+    late_after_days: int = Field(
+        31,
+        ge=0,
+        le=4000,
+        description="A delivery further behind the tenant's newest day is late data: the loosest tier's work.",
+    )
 
     def tenant(self, name: str) -> TenantFreshness:
         return self.tenants.get(name, _NOTHING_OF_ITS_OWN)
@@ -131,6 +151,11 @@ class Promises(Declared):
     def served(self) -> tuple[TierName, ...]:
         """The tiers that sensors serve, strictest first."""
         return tuple(name for name in TIERS if self.tier(name).served_by == "sensor")
+
+    @property
+    def longest(self) -> timedelta:
+        """The loosest promise, which late data have."""
+        return self.tier(self.served[-1]).promise
 
     def faults(self, tables: Iterable[str], tenants: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
         """(place, sentence) of what does not fit the published tables and declared tenants."""

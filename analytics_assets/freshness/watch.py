@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
 
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
-from analytics_assets.freshness.due import Due, due
+from analytics_assets.freshness.due import Due, due, tables_due
 from analytics_assets.freshness.judge import WORST_FIRST, Evidence, Receipt, State, Status, judge
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, FRESHNESS_STATUS
 from analytics_assets.freshness.tiers import Promises
@@ -19,14 +19,21 @@ from analytics_assets.warehouse.table import Table, replace_all
 
 ACTIONS_LOCK = "freshness_actions"
 _KEPT_ACTIONS = 1000
+# Automation looks every few seconds; what it has not started after this long is overdue.
+OVERDUE_AFTER = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look found: how fresh every tenant's tables are, and the tiers whose work is due, strictest first."""
+    """What one look found: how fresh every tenant's tables are, and the tiers whose work is due, strictest first.
+
+    `overdue` are those whose work was due OVERDUE_AFTER ago, `tables` the tables for which work is due.
+    """
 
     statuses: tuple[Status, ...]
     due: tuple[Due, ...]
+    overdue: tuple[Due, ...] = ()
+    tables: frozenset[str] = frozenset()
 
     def counts(self, tier: str) -> dict[State, int]:
         """Tenants' tables of a tier by state, the worst first."""
@@ -53,7 +60,12 @@ class Watch:
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Look:
         """How it stands for those who read now."""
         evidence = self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now)
-        return Look(tuple(judge(self.promises, self.tenants, evidence, now)), tuple(due(self.promises, evidence, now)))
+        return Look(
+            tuple(judge(self.promises, self.tenants, evidence, now)),
+            tuple(due(self.promises, evidence, now)),
+            tuple(due(self.promises, evidence, now, OVERDUE_AFTER)),
+            tables_due(self.promises, evidence, now),
+        )
 
     def fact(self, con: duckdb.DuckDBPyConnection, events_version: int, now: datetime) -> Fact:
         """`freshness_status` as it is once `events_version` is published."""
@@ -63,19 +75,28 @@ class Watch:
     def _evidence(self, con: duckdb.DuckDBPyConnection, shown: int | None, held_since: str | None, now: datetime) -> Evidence:
         """The evidence where readers see the events of version `shown` (None: nothing yet).
 
-        Only deliveries with new events are receipts. One that was loaded before its tenants were noted counts for all.
+        Only deliveries with new events are receipts. One that was loaded before its tenants were noted counts for all. Late is
+        one whose newest day lies too far behind the newest that the tenant had sent in deliveries before it.
         """
         # A file may be taken while we look: it is looked for before the batches are, so that it counts at least once.
         files = [Receipt(tenant, since, loaded=False) for tenant, since in self.landed(now)]
         batches = Table(self.home.warehouse, BATCHES).snapshot().select()
         rows = con.execute(
             "with parts as (select coalesce(least(landed_at, received_at), received_at) as since, events_version, "
-            "unnest(coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end, "
-            f"$tenants::varchar[])) as name from ({batches}) where events > 0) "
-            "select name, max(since), list(since) filter (where events_version > $shown) from parts group by name order by 1",
-            {"tenants": list(self.tenants), "shown": -1 if shown is None else shown},
+            "list_max(days) as day, unnest(coalesce(json_keys(events_by_tenant), "
+            "case when tenant is not null then [tenant] end, "
+            f"$tenants::varchar[])) as name from ({batches}) where events > 0), "
+            "judged as (select *, coalesce(day + $late_after::int < max(day) over (partition by name order by events_version "
+            "rows between unbounded preceding and 1 preceding), false) as late from parts) select name, max(since), "
+            "list((since, late) order by events_version) filter (where events_version > $shown) "
+            "from judged group by name order by 1",
+            {
+                "tenants": list(self.tenants),
+                "shown": -1 if shown is None else shown,
+                "late_after": self.promises.late_after_days,
+            },
         ).fetchall()
-        loaded = [Receipt(name, since) for name, _, unseen in rows for since in unseen or ()]
+        loaded = [Receipt(name, since, late=late) for name, _, unseen in rows for since, late in unseen or ()]
         return Evidence((*files, *loaded), {name: newest for name, newest, _ in rows}, held_since)
 
     def note(self, con: duckdb.DuckDBPyConnection, started: Due, action: str, now: datetime) -> None:

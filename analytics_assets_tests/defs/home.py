@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from analytics_assets.settings import Settings
 from analytics_assets_tests.builders import a_config, write_events
 
 TENANTS = ("acme", "globex")
+# Where Dagster finds our code, which a run in the queue must name.
+REPOSITORY = RemoteRepositoryOrigin(
+    InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="analytics_assets.definitions"), "here"), "__repository__"
+)
 
 
 def declare(config: Path, tenants: Sequence[str] = TENANTS) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from analytics_assets.defs.freshness import PROMISES, TIER_SENSORS, answer
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.pipeline import Pipeline
+from analytics_assets.quality.results import keep
 from analytics_assets.warehouse.publish import rollback
 from analytics_assets.warehouse.table import replace_all
 from analytics_assets_tests.builders import NOW, Line, a_config, an_event, rows_of, write_events
@@ -143,9 +145,11 @@ class Tiers:
         self.stages, self.cursors = Pipeline(home.settings), dict[str, str]()
         self.events: dict[str, list[object]] = {}
 
-    def look(self, tier: str, now: datetime, *, going: str | None = None, failed: bool = False) -> list[dg.RunRequest] | str:
+    def look(
+        self, tier: str, now: datetime, *, going: str | None = None, failed: bool = False, overdue: bool = False
+    ) -> list[dg.RunRequest] | str:
         """What a tier asks for, or why it asks for nothing."""
-        said = answer(self.stages, tier, now, cursor=self.cursors.get(tier), going=going, failed=failed)
+        said = answer(self.stages, tier, now, cursor=self.cursors.get(tier), going=going, failed=failed, overdue=overdue)
         self.cursors[tier], self.events[tier] = str(said.cursor), list(said.asset_events)
         return list(said.run_requests or []) or str(said.skip_reason and said.skip_reason.skip_message)
 
@@ -200,6 +204,33 @@ def test_days_that_wait_are_a_run_a_range_of_the_tier_that_asks(home: DataHome, 
             "acme: received 2026-03-20 12:00 UTC, waits 0 min of the promised 5 min; near_real_time starts at once"
         )
     assert tiers.actions() == [("near_real_time", "refresh 2025-03-10 to 2025-03-12, 2025-06-01")]
+
+
+def test_a_sensor_leaves_to_automation_what_is_due_and_starts_what_is_overdue(home: DataHome, tiers: Tiers) -> None:
+    own_tier(home, tier="hourly")
+    load(home, "2025-03-10")
+    due = NOW + timedelta(minutes=40)
+    said = tiers.look("hourly", due, overdue=True)
+    assert str(said).startswith("due, which automation starts (acme: received 2026-03-20 12:00 UTC, waits 40 min of the")
+    assert isinstance(tiers.look("hourly", due + timedelta(seconds=119), overdue=True), str)
+    assert tiers.actions() == []
+    assert len(tiers.look("hourly", due + timedelta(minutes=2), overdue=True)) == 1
+
+
+def test_a_sensor_publishes_nothing_that_a_failed_check_holds(home: DataHome, tiers: Tiers) -> None:
+    load(home, "2025-03-10")
+    with Line.at(home.root, home.settings.config) as line:
+        line.rebuild()
+        judged = line.pipeline.judge(line.con, NOW)
+        worst = next(result for result in judged if result.table == "events" and result.severity == "block")
+        verdicts = [replace(result, success="fail") if result is worst else result for result in judged]
+        keep(line.con, line.pipeline.gate.results, verdicts, 50_000)
+    for overdue in (False, True):
+        said = tiers.look("near_real_time", NOW + timedelta(hours=1), overdue=overdue)
+        assert str(said).startswith("a check holds the publish: ")
+    # New days are rebuilt: only that can set the day right.
+    load(home, "2025-03-11")
+    assert ranges_of(tiers.look("near_real_time", NOW + timedelta(hours=1))) == [("2025-03-11", "2025-03-11")]
 
 
 def test_a_second_look_while_the_run_is_going_starts_nothing(home: DataHome, tiers: Tiers) -> None:
