@@ -351,8 +351,8 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        return [*self.published, BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE,
-                ALERTS]  # fmt: skip
+        support = [BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
+        return [*self.published, *support]
 
     @property
     def published(self) -> list[TableSpec]:
