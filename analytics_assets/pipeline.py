@@ -21,7 +21,7 @@ from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.aside import Chosen, Wanted, set_aside
-from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
+from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days, ranges
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -431,7 +431,11 @@ class Pipeline:
     def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
         # A day that is to be rebuilt is half of two versions until then.
         waiting = sorted({*days, *self.gate.pending(con, now)} - set(pending_days(con, self.home, self.built_version())))
-        return self.gate.judge(con, waiting, now, self.built_version(), run) if waiting else []
+        version, found = self.built_version(), list[QualityResult]()
+        for near in ranges(waiting):
+            # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
+            found += self.gate.judge(con, [d for d in waiting if near.first <= d <= near.last], now, version, run)
+        return found
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
