@@ -12,7 +12,7 @@ from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.history import CLEAN_DAYS, History
-from analytics_assets.quality.judge import Occasion, judge
+from analytics_assets.quality.judge import Failing, Occasion, judge
 from analytics_assets.quality.measure import Judged, drop, stand
 from analytics_assets.quality.results import keep, past, refusals, unjudged
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
@@ -83,8 +83,9 @@ class Gate:
         return unjudged(con, self.results.snapshot(), built, now)
 
     def judge(
-        self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str
-    ) -> list[QualityResult]:
+        self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str,
+        failing: Failing | None = None,
+    ) -> list[QualityResult]:  # fmt: skip
         """Judge every table of `days`, as built from `version` of events, and keep the verdicts."""
         chosen = sorted(days)
         history = self._history(con, chosen[0], now)
@@ -92,7 +93,7 @@ class Gate:
         identities = resolved_identities(Table(self._home.warehouse, IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table judged_people as {identities}")
         tables = [self._judged(con, suite, chosen, now, version) for suite in suites()]
-        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run))
+        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run), failing)
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
         con.execute("drop table judged_days; drop table judged_people")
         return found
