@@ -90,9 +90,13 @@ def verdicts(
     why: dict[tuple[str, Cell], str] = {}
     for expected in expectations:
         column: list[float | None] = []
+        # Most numbers are judged as they are, and a year has a hundred thousand.
+        plain, fixed = not isinstance(expected, Usual) and not expected.whole_day, _fixed(expected)
         for cell in rows:
             value = cells[cell].get(expected.name)
-            number, text, reason = _to_judge(table, expected, cell, value, history, occasion)
+            number, text, reason = value, fixed, ""
+            if value is None or not plain:
+                number, text, reason = _to_judge(table, expected, cell, value, history, occasion)
             column.append(number)
             expected_text[expected.name, cell] = text
             why[expected.name, cell] = reason
@@ -183,15 +187,22 @@ def failing_rows(table: str, expectations: Sequence[Expectation], numbers: Numbe
 
     frame = pd.DataFrame({expected.name: pd.Series(numbers[expected.name], dtype="float64") for expected in known})
     batch = _measures().get_batch({"dataframe": frame})
-    result = batch.validate(
-        _suite(table, known), result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}
-    )
-    for judged in result.results:
-        config: Any = judged.expectation_config
-        if judged.exception_info and any(_raised(judged.exception_info)):
-            raise RuntimeError(f"{config.kwargs['column']} of {table} could not be judged: {judged.exception_info}")
-        found[config.kwargs["column"]] = set(judged.result.get("unexpected_index_list") or ())
+    # Which rows fail costs as much again as whether any does, and nearly always none does.
+    names = {name for name, judged in _validated(batch, table, known, "BOOLEAN_ONLY") if not judged.success}
+    if failed := [expected for expected in known if expected.name in names]:
+        rows = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
+        for name, judged in _validated(batch, table, failed, rows):
+            found[name] = set(judged.result["unexpected_index_list"])
     return found
+
+
+def _validated(batch: Any, table: str, expectations: Sequence[Expectation], result_format: Any) -> Iterator[tuple[str, Any]]:
+    """What Great Expectations answers of each expectation. Raises RuntimeError where it could not judge."""
+    for judged in batch.validate(_suite(table, expectations), result_format=result_format).results:
+        name = judged.expectation_config.kwargs["column"]
+        if judged.exception_info and any(_raised(judged.exception_info)):
+            raise RuntimeError(f"{name} of {table} could not be judged: {judged.exception_info}")
+        yield name, judged
 
 
 def _raised(info: Mapping[str, Any]) -> Iterator[bool]:
