@@ -12,14 +12,14 @@ from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.history import CLEAN_DAYS, History
-from analytics_assets.quality.judge import Occasion, judge
-from analytics_assets.quality.measure import Judged
+from analytics_assets.quality.judge import Failing, Occasion, judge
+from analytics_assets.quality.measure import Judged, drop, stand
 from analytics_assets.quality.results import keep, past, refusal, refusals, unjudged
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS
-from analytics_assets.settings import Settings
+from analytics_assets.settings import Settings, UserError
 from analytics_assets.warehouse.expectation import Suite
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import Check
@@ -83,19 +83,40 @@ class Gate:
         return unjudged(con, self.results.snapshot(), built, now)
 
     def judge(
-        self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str
-    ) -> list[QualityResult]:
+        self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str,
+        failing: Failing | None = None,
+    ) -> list[QualityResult]:  # fmt: skip
         """Judge every table of `days`, as built from `version` of events, and keep the verdicts."""
         chosen = sorted(days)
-        history = History(past(con, self.results.snapshot(), chosen[0], now.date()), self._settings.incidents)
+        history = self._history(con, chosen[0], now)
         con.execute("create or replace temp table judged_days as select unnest(?::date[]) as date", [chosen])
         identities = resolved_identities(Table(self._home.warehouse, IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table judged_people as {identities}")
         tables = [self._judged(con, suite, chosen, now, version) for suite in suites()]
-        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run))
+        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run), failing)
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
         con.execute("drop table judged_days; drop table judged_people")
         return found
+
+    def at_fault(self, con: duckdb.DuckDBPyConnection, expectation: str, tenant: str, day: date, now: datetime) -> None:
+        """Make temp table `wrong_events` (tenant_id, message_id): the events of a tenant and day that an expectation names.
+
+        Raises UserError where the expectation names none by itself.
+        """
+        named = {expected.name: expected for expected in EVENTS_SUITE.expectations if expected.wrong}
+        if expectation not in named:
+            raise UserError(f"'{expectation}' does not tell which events are at fault; these do: {', '.join(named)}")
+        history = self._history(con, day, now)
+        con.execute("create or replace temp table judged_days as select ?::date as date", [day])
+        table = self._judged(con, EVENTS_SUITE, [day], now, None)
+        stand(con, [table], history.clean, day)
+        con.execute(
+            "create or replace temp table wrong_events as select tenant_id, message_id from judged_events "
+            f"where tenant_id = ? and date = ? and ({named[expectation].wrong})",
+            [tenant, day],
+        )
+        drop(con, [table])
+        con.execute("drop table judged_days")
 
     def refusals(self, con: duckdb.DuckDBPyConnection) -> list[QualityResult]:
         """What holds the publish now."""
@@ -107,13 +128,16 @@ class Gate:
         found = self.refusals(con)
         return refusal(found) if found and not self.pending(con, now) else None
 
+    def _history(self, con: duckdb.DuckDBPyConnection, first: date, now: datetime) -> History:
+        return History(past(con, self.results.snapshot(), first, now.date()), self._settings.incidents)
+
     def _judged(
-        self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], now: datetime, version: int
+        self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], now: datetime, version: int | None
     ) -> Judged:
         snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)
         stored = stored_columns(con, snapshot.files)
         whole = snapshot.select()
-        if suite in (BATCHES_SUITE, REJECTED_SUITE):
+        if suite in (BATCHES_SUITE, REJECTED_SUITE) and version is not None:
             batches = _batches(self._table(BATCHES_SUITE).snapshot(), now, version)
             came = f"select * from ({whole}) where batch_id in (select batch_id from ({batches}))"
             return Judged(suite, came, "", whole, stored)

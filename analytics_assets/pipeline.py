@@ -20,10 +20,12 @@ from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
-from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days
+from analytics_assets.aside import Chosen, Wanted, set_aside
+from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days, ranges
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.events.withdraw import SET_ASIDE, withdrawn_after
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
@@ -189,11 +191,15 @@ class Pipeline:
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, reason: str | None, source: str | None,
         tenant: str | None, dry_run: bool,
     ) -> list[BatchReport]:  # fmt: skip
-        """Try rejected records again, a batch a source and tenant; those that are accepted now leave `rejected_events`."""
+        """Try rejected records again, a batch a source and tenant; those that are accepted now leave `rejected_events`.
+
+        Those that a person set aside are only taken when `reason` names theirs.
+        """
         rejected = self.table(REJECTED).snapshot().select()
         filters = {"reason": reason, "source": source, "tenant_id": tenant}
-        chosen = " and ".join([f"{name} = {literal(value)}" for name, value in filters.items() if value is not None])
-        con.execute(f"create or replace temp table again as select * from ({rejected}) where {chosen or 'true'}")
+        chosen = [f"{name} = {literal(value)}" for name, value in filters.items() if value is not None]
+        chosen += [f"not starts_with(reason, '{SET_ASIDE}')"] if reason is None else []
+        con.execute(f"create or replace temp table again as select * from ({rejected}) where {' and '.join(chosen)}")
         groups = con.execute("select distinct source, landed_for from again order by all").fetchall()
         reports = []
         for name, landed_for in groups:
@@ -209,6 +215,16 @@ class Pipeline:
             report = self.intake.replay(con, batch, again, dry_run=dry_run)
             reports.append(report)
         return reports
+
+    def set_aside(
+        self, con: duckdb.DuckDBPyConnection, wanted: Wanted, reason: str, now: datetime, *, dry_run: bool,
+        files: Sequence[Path] = (),
+    ) -> Chosen:  # fmt: skip
+        """Take stored events out until a replay is asked for by `reason` (see `aside`); their days wait for a rebuild."""
+        rules = self.settings.limits.sessions
+        return set_aside(
+            con, self.intake, self.gate, self.sources, rules, wanted, reason, now, files=files, dry_run=dry_run
+        )  # fmt: skip
 
     # Rebuilding the tables behind events
 
@@ -237,6 +253,9 @@ class Pipeline:
                 select = f"select {spec.select_list} from {relation}"
                 _, rows[spec.name] = replace_days(self.table(spec), con, select, built.days, dense_day_rows=dense)
             known = self.table(IDENTITIES).snapshot().select()
+            if withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
+                # What those events said about who is who is not to be told from the rest: it is learned anew.
+                asked, known = events.select(), IDENTITIES.empty_select
             note = {"events_version": str(events.version)}
             merge_identities(con, asked, known)
             replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
@@ -413,7 +432,11 @@ class Pipeline:
     def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
         # A day that is to be rebuilt is half of two versions until then.
         waiting = sorted({*days, *self.gate.pending(con, now)} - set(pending_days(con, self.home, self.built_version())))
-        return self.gate.judge(con, waiting, now, self.built_version(), run) if waiting else []
+        version, found = self.built_version(), list[QualityResult]()
+        for near in ranges(waiting):
+            # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
+            found += self.gate.judge(con, [d for d in waiting if near.first <= d <= near.last], now, version, run)
+        return found
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,

@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 _LOGIC = {
     "alerts",
+    "aside",
     "events",
     "freshness",
     "gate",
@@ -42,6 +43,7 @@ MAY_USE = {
     "alerts": {"freshness", "quality", "settings", "slo", "warehouse"},
     "quality": {"settings", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
+    "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
     "pipeline": _LOGIC,
     "console": {"defs", "events", "pipeline", "settings", "warehouse"},
     "status": _LOGIC | {"console", "defs", "pipeline"},

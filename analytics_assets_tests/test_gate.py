@@ -147,7 +147,7 @@ def test_volume_is_learned_from_days_before_the_window_and_a_silent_tenant_is_mi
     def of(tenant: str, day: date) -> list[dict[str, object]]:
         start = NOON + (day - DAY)
         return [
-            sold(f"{tenant}-{day}-{n}", tenant_id=tenant, timestamp=start + timedelta(minutes=n), received_at=start)
+            sold(f"{tenant}-{day}-{n}", tenant_id=tenant, timestamp=start + timedelta(minutes=n), received_at=at(day=37))
             for n in range(100 if tenant == "acme" else 3)
         ]
 

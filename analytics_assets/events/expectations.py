@@ -68,6 +68,22 @@ _DAMAGED_EVENTS = (
     f"then regexp_matches({_TEXTS}, '{_DAMAGED}') else false end))"
 )
 _SOLD = "revenue > 0 and quantity > 0 and product_id is not null"
+_PRICE = "round(revenue / quantity, 2)"
+_KNOWN_PRICES = f"""
+    select tenant_id, product_id, list(distinct {_PRICE}) as prices from clean_events where {_SOLD} group by all
+"""
+# Hours that clean days use, of tenants that have enough of these.
+_USED_HOURS = """
+    select seen.tenant_id, hour
+    from (select tenant_id, hour(timestamp) as hour, count(*) as events from clean_events group by all) seen
+    join (select tenant_id, count(*) as events from clean_events
+          group by all having count(distinct date) >= 20 and count(*) >= 5000) known using (tenant_id)
+    where seen.events >= 0.005 * known.events
+"""
+# What two deliveries of the same happening agree in.
+_SAME = """event, user_id, anonymous_id, product_id, quantity, revenue, page_url, properties, date_trunc('hour', timestamp)"""
+_EARLY = "timestamp > received_at + interval 1 hour"
+_HOUR_OF_DAY = "date_diff('minute', timestamp::date, timestamp) / 60.0"
 
 EVENTS_SUITE = Suite(
     EVENTS,
@@ -80,6 +96,13 @@ EVENTS_SUITE = Suite(
         one_row_per("events_are_stored_once", "A message of a tenant is one event.", "message_key"),
         no_row("events_are_not_from_the_future", "No event lies a month or more after its receipt.",
                "timestamp > received_at + interval 31 days"),
+        Expectation(
+            "events_come_before_their_receipt",
+            "At most one event in twenty (of 50 and more) lies more than an hour after its receipt: clocks are wrong by a day.",
+            f"case when count(*) >= 50 then (count(*) filter ({_EARLY})) / count(*)::double end",
+            high=0.05,
+            wrong=_EARLY,
+        ),
         no_row("events_name_their_currency", "Money names its currency, by three letters.",
                "revenue <> 0 and not coalesce(regexp_full_match(currency, '[A-Z]{3}'), false)", "warn"),
         Expectation(
@@ -119,32 +142,28 @@ EVENTS_SUITE = Suite(
         Expectation(
             "events_come_at_known_hours",
             "At most three in ten of a day's events (of 50 and more) lie in hours that clean days leave nearly empty.",
-            query="""
-                with known as (select tenant_id, count(*) as events, count(distinct date) as days from clean_events
-                               group by all having count(distinct date) >= 20 and count(*) >= 5000),
-                seen as (select tenant_id, hour(timestamp) as hour, count(*) as events from clean_events group by all),
-                used as (select seen.tenant_id, hour from seen join known using (tenant_id)
-                         where seen.events >= 0.005 * known.events)
+            query=f"""
+                with used as ({_USED_HOURS})
                 select tenant_id, date, (count(*) filter (used.hour is null)) / count(*)::double as value
                 from (select tenant_id, date, hour(timestamp) as hour from judged_events) e
-                join known using (tenant_id) left join used using (tenant_id, hour)
+                join (select distinct tenant_id from used) using (tenant_id) left join used using (tenant_id, hour)
                 group by all having count(*) >= 50
             """,
             high=0.3,
+            wrong=f"(tenant_id, hour(timestamp)) not in (select (tenant_id, hour) from ({_USED_HOURS}))",
         ),
         Expectation(
             "events_keep_their_prices",
             "Most sales of a known product (of 50 and more) have a price, to the cent, that clean days had for it.",
             query=f"""
-                with ready as (select tenant_id from clean_days group by all having count(*) >= 30),
-                seen as (select tenant_id, product_id, list(distinct round(revenue / quantity, 2)) as prices
-                         from clean_events where {_SOLD} group by all)
-                select tenant_id, date,
-                       avg(list_contains(prices, round(revenue / quantity, 2))::int)::double as value
-                from judged_events join ready using (tenant_id) join seen using (tenant_id, product_id)
+                with ready as (select tenant_id from clean_days group by all having count(*) >= 30)
+                select tenant_id, date, avg(list_contains(prices, {_PRICE})::int)::double as value
+                from judged_events join ready using (tenant_id) join ({_KNOWN_PRICES}) using (tenant_id, product_id)
                 where {_SOLD} group by all having count(*) >= 50
             """,
             low=0.6, high=None,
+            wrong=f"{_SOLD} and exists (select 1 from ({_KNOWN_PRICES}) known where known.tenant_id = judged_events.tenant_id "
+                  f"and known.product_id = judged_events.product_id and not list_contains(known.prices, {_PRICE}))",
         ),
         Expectation(
             "events_sell_known_products",
@@ -158,6 +177,8 @@ EVENTS_SUITE = Suite(
                 where judged_events.product_id is not null group by all having count(*) >= 50
             """,
             high=0.2,
+            wrong="product_id is not null and (tenant_id, product_id) not in "
+                  "(select (tenant_id, product_id) from clean_events where product_id is not null)",
         ),
         Expectation(
             "events_keep_their_currency",
@@ -169,6 +190,8 @@ EVENTS_SUITE = Suite(
                 from judged_events join ready using (tenant_id) left join seen using (tenant_id, currency)
                 where revenue is not null and judged_events.currency is not null group by all
             """,
+            wrong="revenue is not null and currency is not null and (tenant_id, currency) not in "
+                  "(select (tenant_id, currency) from clean_events where currency is not null)",
         ),
         Expectation(
             "events_do_not_repeat_a_day",
@@ -192,33 +215,45 @@ EVENTS_SUITE = Suite(
         Usual(
             "events_have_no_twins",
             "Share of events that agree in all but their ids with another of the same hour: a batch sent twice doubles them.",
-            """case when count(*) >= 50 then 1 - count(distinct hash(event, user_id, anonymous_id, product_id, quantity,
-               revenue, page_url, properties, date_trunc('hour', timestamp))) / count(*)::double end""",
+            f"case when count(*) >= 50 then 1 - count(distinct hash({_SAME})) / count(*)::double end",
             tolerance=0.21, sides="up",
+            wrong=f"message_key not in (select min(message_key) from judged_events group by tenant_id, {_SAME})",
+        ),
+        Usual(
+            "events_begin_when_usual",
+            "The first twentieth of the day's events (of 100 and more) ends when it does on this weekday, in hours.",
+            f"case when count(*) >= 100 then quantile_cont({_HOUR_OF_DAY}, 0.05) end",
+            weekday=True, tolerance=2.25, whole_day=True,
+        ),
+        Usual(
+            "events_end_when_usual",
+            "The last twentieth of the day's events (of 100 and more) begins when it does on this weekday, in hours.",
+            f"case when count(*) >= 100 then quantile_cont({_HOUR_OF_DAY}, 0.95) end",
+            weekday=True, tolerance=2.25, whole_day=True,
         ),
         Usual(
             "events_know_their_user",
             "Share of events without a user.",
             "case when count(*) >= 100 then (count(*) filter (user_id is null)) / count(*)::double end",
-            tolerance=0.6, sides="up",
+            weekday=True, tolerance=0.5, spreads=2.5, sides="up", wrong="user_id is null",
         ),
         Usual(
             "events_know_their_product",
             "Share of events without a product.",
             "case when count(*) >= 50 then (count(*) filter (product_id is null)) / count(*)::double end",
-            tolerance=0.1, sides="up",
+            tolerance=0.05, sides="up", wrong="product_id is null",
         ),
         Usual(
             "events_know_their_session",
             "Share of events whose source gives no session.",
             "case when count(*) >= 50 then (count(*) filter (session_id is null)) / count(*)::double end",
-            tolerance=0.1, sides="up",
+            tolerance=0.05, sides="up", wrong="session_id is null",
         ),
         Usual(
             "events_know_their_money",
             "Share of events without money.",
             "case when count(*) >= 50 then (count(*) filter (revenue is null)) / count(*)::double end",
-            tolerance=0.1, sides="up",
+            tolerance=0.05, sides="up", wrong="revenue is null",
         ),
         Usual(
             "events_returns",

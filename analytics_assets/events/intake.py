@@ -175,7 +175,7 @@ class Intake:
             self._keep_rejected(con, batch)
             report = state.report(time.monotonic() - started, delta.version() + 1)
             self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
-            self._note_batch(con, report)
+            self.note_batch(con, report)
             return report
 
     def replay(
@@ -203,7 +203,7 @@ class Intake:
                 return report
             if report.rejected < report.received:
                 self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
-                self._note_batch(con, report)
+                self.note_batch(con, report)
                 self._forget_accepted(con)
             return report
 
@@ -229,7 +229,7 @@ class Intake:
         )  # fmt: skip
         with self.home.lock(INTAKE_LOCK):
             self.finish_interrupted(con)
-            self._note_batch(con, report)
+            self.note_batch(con, report)
         return report
 
     def _store_slice(self, con: duckdb.DuckDBPyConnection, state: "_Loading", part: Any) -> int:
@@ -341,7 +341,7 @@ class Intake:
         if adds:
             self.rejected.commit(delta, adds, note={"batch_id": batch.batch_id})
 
-    def _note_batch(self, con: duckdb.DuckDBPyConnection, report: BatchReport) -> None:
+    def note_batch(self, con: duckdb.DuckDBPyConnection, report: BatchReport) -> None:
         delta = self.batches.latest()
         mark = f"{report.batch_id}:{report.status}"
         if Table.has(delta, mark):
@@ -363,7 +363,7 @@ class Intake:
         delta = self.events.latest()
         report = last_batch(delta)
         if report and report.batch_id != self._noted:
-            self._note_batch(con, report)
+            self.note_batch(con, report)
         return delta
 
     def report(self, con: duckdb.DuckDBPyConnection, batch_id: str) -> BatchReport | None:

@@ -5,7 +5,7 @@ Unknown is never a pass: what could not be measured, or has too little clean his
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import great_expectations as gx
 
 Cells = Mapping[Cell, Mapping[str, float | None]]
+Numbers = Mapping[str, Sequence[float | None]]
+Failing = Callable[[str, Sequence[Expectation], Numbers], Mapping[str, set[int]]]
+"""The numbers of a table by expectation, a row a tenant and day, to the rows that are out of bounds."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,22 @@ class Occasion:
 
 
 def judge(
-    con: duckdb.DuckDBPyConnection, tables: Sequence[Judged], history: History, occasion: Occasion
+    con: duckdb.DuckDBPyConnection,
+    tables: Sequence[Judged],
+    history: History,
+    occasion: Occasion,
+    failing: Failing | None = None,
 ) -> list[QualityResult]:
-    """Judge every table of a window of days. All of it is compared with the history before the window only."""
+    """Judge every table of a window of days. All of it is compared with the history before the window only.
+
+    `failing` finds what is out of bounds: Great Expectations, unless it is given.
+    """
     stand(con, tables, history.clean, max(occasion.days))
     try:
         found: list[QualityResult] = []
         for table in tables:
             cells = with_the_absent(table.suite, measured(con, table), history, occasion.days)
-            for verdict in verdicts(table.suite, cells, history, occasion):
+            for verdict in verdicts(table.suite, cells, history, occasion, failing):
                 if verdict.success == "fail" and verdict.tenant is not None:
                     expected = _by_name(table.suite)[verdict.expectation]
                     rows = samples(con, table, expected, (verdict.tenant, verdict.partition))
@@ -66,8 +76,10 @@ def with_the_absent(suite: Suite, cells: Cells, history: History, days: Sequence
     return {**cells, **absent}
 
 
-def verdicts(suite: Suite, cells: Cells, history: History, occasion: Occasion) -> Iterator[QualityResult]:
-    """What Great Expectations says of the numbers of one table.
+def verdicts(
+    suite: Suite, cells: Cells, history: History, occasion: Occasion, failing: Failing | None = None
+) -> Iterator[QualityResult]:
+    """What Great Expectations (or `failing`) says of the numbers of one table.
 
     A tenant has a row of its own where something failed or a number is to be learned from; all others share one a day.
     """
@@ -78,14 +90,18 @@ def verdicts(suite: Suite, cells: Cells, history: History, occasion: Occasion) -
     why: dict[tuple[str, Cell], str] = {}
     for expected in expectations:
         column: list[float | None] = []
+        # Most numbers are judged as they are, and a year has a hundred thousand.
+        plain, fixed = not isinstance(expected, Usual) and not expected.whole_day, _fixed(expected)
         for cell in rows:
             value = cells[cell].get(expected.name)
-            number, text, reason = _to_judge(table, expected, cell, value, history, occasion)
+            number, text, reason = value, fixed, ""
+            if value is None or not plain:
+                number, text, reason = _to_judge(table, expected, cell, value, history, occasion)
             column.append(number)
             expected_text[expected.name, cell] = text
             why[expected.name, cell] = reason
         numbers[expected.name] = column
-    failed = failing_rows(table, expectations, numbers)
+    failed = (failing or failing_rows)(table, expectations, numbers)
     for expected in expectations:
         shared: dict[tuple[date, Success, str], int] = {(day, "pass", ""): 0 for day in _days(suite, rows, occasion)}
         for index, cell in enumerate(rows):
@@ -160,9 +176,7 @@ def _by_name(suite: Suite) -> dict[str, Expectation]:
     return {expected.name: expected for expected in (schema_of(suite), *suite.expectations)}
 
 
-def failing_rows(
-    table: str, expectations: Sequence[Expectation], numbers: Mapping[str, Sequence[float | None]]
-) -> dict[str, set[int]]:
+def failing_rows(table: str, expectations: Sequence[Expectation], numbers: Numbers) -> dict[str, set[int]]:
     """The rows that Great Expectations finds outside of what is expected, by expectation; it passes over what is None."""
     found: dict[str, set[int]] = {expected.name: set() for expected in expectations}
     # Great Expectations takes 15 ms for each, whether it has anything to judge or not.
@@ -173,15 +187,22 @@ def failing_rows(
 
     frame = pd.DataFrame({expected.name: pd.Series(numbers[expected.name], dtype="float64") for expected in known})
     batch = _measures().get_batch({"dataframe": frame})
-    result = batch.validate(
-        _suite(table, known), result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}
-    )
-    for judged in result.results:
-        config: Any = judged.expectation_config
-        if judged.exception_info and any(_raised(judged.exception_info)):
-            raise RuntimeError(f"{config.kwargs['column']} of {table} could not be judged: {judged.exception_info}")
-        found[config.kwargs["column"]] = set(judged.result.get("unexpected_index_list") or ())
+    # Which rows fail costs as much again as whether any does, and nearly always none does.
+    names = {name for name, judged in _validated(batch, table, known, "BOOLEAN_ONLY") if not judged.success}
+    if failed := [expected for expected in known if expected.name in names]:
+        rows = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
+        for name, judged in _validated(batch, table, failed, rows):
+            found[name] = set(judged.result["unexpected_index_list"])
     return found
+
+
+def _validated(batch: Any, table: str, expectations: Sequence[Expectation], result_format: Any) -> Iterator[tuple[str, Any]]:
+    """What Great Expectations answers of each expectation. Raises RuntimeError where it could not judge."""
+    for judged in batch.validate(_suite(table, expectations), result_format=result_format).results:
+        name = judged.expectation_config.kwargs["column"]
+        if judged.exception_info and any(_raised(judged.exception_info)):
+            raise RuntimeError(f"{name} of {table} could not be judged: {judged.exception_info}")
+        yield name, judged
 
 
 def _raised(info: Mapping[str, Any]) -> Iterator[bool]:
@@ -200,12 +221,12 @@ def _suite(table: str, expectations: Sequence[Expectation]) -> "gx.ExpectationSu
         expectations=[
             between(column=expected.name, min_value=low, max_value=high, meta={"says": expected.says})
             for expected in expectations
-            for low, high in [_limits(expected)]
+            for low, high in [limits(expected)]
         ],
     )
 
 
-def _limits(expected: Expectation) -> tuple[float | None, float | None]:
+def limits(expected: Expectation) -> tuple[float | None, float | None]:
     if isinstance(expected, Usual):
         return (-1 if expected.sides == "both" else None), 1
     return expected.low, expected.high

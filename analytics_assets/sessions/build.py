@@ -66,6 +66,23 @@ def build_sessions(con: duckdb.DuckDBPyConnection, events: str, days: Sequence[d
     return SessionDays(all_days)
 
 
+def days_without(
+    con: duckdb.DuckDBPyConnection, events: str, leaving: str, days: Sequence[date], rules: SessionRules
+) -> list[date]:
+    """The `days` on which events leave, and those of events that may come into another session without them.
+
+    `events` is a SELECT over the window of `days`, `leaving` one of (tenant_id, message_id).
+    """
+    found = con.execute(f"""
+        with keyed as (select tenant_id, message_id, timestamp, {_KEY} as session_key from ({events})),
+        gone as (select tenant_id, session_key, min(timestamp) as low, max(timestamp) as high
+                 from keyed semi join ({leaving}) using (tenant_id, message_id) group by all)
+        select distinct timestamp::date from keyed join gone using (tenant_id, session_key)
+        where timestamp between low - to_hours({rules.longest_hours}) and high + to_hours(2 * {rules.longest_hours})
+    """).fetchall()
+    return sorted({*days, *(day for (day,) in found)})
+
+
 _KEY = """case
     when session_id is not null then 'session:' || session_id
     when anonymous_id is not null then 'device:' || anonymous_id

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from analytics_assets.sources import mapping, segment
 from analytics_assets.sources.mapping import Cell, Records, Source, struct
 from analytics_assets.sources.text import (
     BASE64,
+    CUT_OFF,
     Chunk,
+    CsvRecord,
     Head,
     UnreadableFile,
     csv_chunks,
     csv_head,
     csv_records,
+    is_cut_object,
+    is_cut_record,
     kept_records,
     line_chunks,
     lines_of,
@@ -71,12 +76,25 @@ def slices(
             yield from _parquet_slices(shape, path)
             return
         with path.open("rb") as raw:
-            lines = lines_of(text_stream(raw))
+            unended: list[bytes] = []
+            lines = lines_of(text_stream(raw), unended)
+            cut = False
             if kind == "lines":
                 numbered = ((number, line.rstrip(b"\r")) for number, line in enumerate(lines) if line.strip())
                 yield from _text_slices(shape, line_chunks(numbered, rows))
+                cut = bool(unended) and is_cut_object(unended[0])
             elif head := csv_head(lines, path, source):
-                yield from _text_slices(shape, csv_chunks(csv_records(lines, head), head, rows))
+                newest: deque[CsvRecord] = deque(maxlen=1)
+                yield from _text_slices(shape, csv_chunks(_remembered(csv_records(lines, head), newest), head, rows))
+                cut = bool(unended and newest) and is_cut_record(newest[0], head)
+            if cut:
+                raise UnreadableFile(CUT_OFF)
+
+
+def _remembered(records: Iterable[CsvRecord], newest: deque[CsvRecord]) -> Iterator[CsvRecord]:
+    for record in records:
+        newest.append(record)
+        yield record
 
 
 def slices_from_raw(

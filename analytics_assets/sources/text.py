@@ -6,6 +6,7 @@ A record that cannot be read is a row with the damage and its original text. Not
 import base64
 import csv
 import gzip
+import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -91,8 +92,8 @@ def text_stream(raw: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Physical lines without their line feed."""
+def lines_of(blocks: Iterable[bytes], unended: list[bytes] | None = None) -> Iterator[bytes]:
+    """Physical lines without their line feed. A last line that has none is also put into `unended`."""
     rest = b""
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n")
@@ -101,7 +102,32 @@ def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
             raise UnreadableFile(f"a line is longer than {MAX_LINE >> 20} MiB; write one record a line")
         yield from whole
     if rest:
+        if unended is not None:
+            unended.append(rest)
         yield rest
+
+
+CUT_OFF = "ends in the middle of a record; the file was cut off, send it again"
+
+
+def is_cut_object(line: bytes) -> bool:
+    """Whether a last line without a line feed is the beginning of a JSON object."""
+    text = line.strip()
+    if not text.startswith(b"{") or text.endswith(b"}"):
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return True
+    return False
+
+
+def is_cut_record(record: "CsvRecord", head: Head) -> bool:
+    """Whether a last record without a line feed lacks fields, or the end of a quote."""
+    if record.damage != "malformed_csv":
+        return False
+    fields = _fields(record.kept, head.delimiter)
+    return fields is None or len(fields) < len(head.names)
 
 
 def _kept(record: bytes) -> str:

@@ -143,12 +143,33 @@ def test_a_damaged_gzip_is_set_aside_or_whole(data: st.DataObject) -> None:
         ("a.csv", b"c," * 40_000 + b"\n1\n", "longer than 64 KiB"),
         ("a.ndjson.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:-9], "ends early"),
         ("a.ndjson", b"x" * (MAX_LINE + 1), "longer than 16 MiB"),
+        ("a.ndjson", b'{"event": "e"}\n{"event": "e", "ti', "cut off"),
+        ("a.ndjson.gz", gzip.compress(b'{"event": "e"}\n{"event": "e", "pro', mtime=0), "cut off"),
+        ("a.csv", b"message_id,event,timestamp\nm1,e,2025-06-01\nm2,e", "cut off"),
+        ("a.csv", b'message_id,event,timestamp\nm1,e,2025-06-01\nm2,"two\nli', "cut off"),
         ("a.ndjson", b"\n" + b"x" * (MAX_LINE + 1) + b"\n{}", "longer than 16 MiB"),
     ],
 )
 def test_unreadable_files_say_why(tmp_path: Path, name: str, data: bytes, part: str) -> None:
     with pytest.raises(UnreadableFile, match=part):
         read_bytes(tmp_path, name, data, "canonical")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "records"),
+    [
+        ("a.ndjson", b'{"event": "e"}\nno json', 2),
+        ("a.ndjson", b'{"event": "e"}\n{"event": bad}', 2),
+        ("a.ndjson", b'{"event": "e"}\n{"event": "e", "ti\n', 2),
+        ("a.csv", b"message_id,event,timestamp\nm1,e,2025-06-01,one too many", 1),
+        ("a.csv", b"message_id,event,timestamp\nm1,e\n", 1),
+        ("a.csv", b'message_id,event,timestamp\nm1,"two\nlines",2025-06-01', 1),
+    ],
+)
+def test_a_last_record_that_is_only_wrong_costs_nothing_but_itself(
+    tmp_path: Path, name: str, data: bytes, records: int
+) -> None:
+    assert len(read_bytes(tmp_path, name, data, "canonical")) == records
 
 
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
