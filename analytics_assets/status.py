@@ -35,6 +35,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         pending = stages.pending(con)
         look, started = stages.watch.look(con, now), stages.watch.actions(con)
         found = stages.situation(con, now)
+        alerts = [alert for alert in stages.alerts.alerts(con) if alert.resolved_at is None]
     going = runs_going(stages.settings)
     doing = Doing(bool(going), found.refused is not None)
     left: dict[str, float] = {}
@@ -56,6 +57,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "sentence": overall(look.worst_of_tenants, doing),
         "broken": [asdict(problem) for problem in problems(found)],
         "doing": going,
+        "alerts": [{"key": one.key, "opened_at": one.opened_at, "notified_at": one.notified_at} for one in alerts],
         "budgets": [asdict(budget) for budget in found.budgets],
         "release_gate": {"state": found.gate.state, "said": found.gate.said} if found.gate else {"state": "open"},
         "support_card": support_card(look.worst_of_tenants, doing, current, tiers, left),
@@ -204,6 +206,9 @@ def show_state(state: dict[str, Any], everything: bool = False) -> None:
         show_budgets(state["budgets"])
     show_promises(state["freshness"])
     show_broken([Problem(**problem) for problem in state["broken"]])
+    if untold := [alert["key"] for alert in state["alerts"] if alert["notified_at"] is None]:
+        one = len(untold) == 1
+        say(f"{counted(len(untold), 'open alert')} {'was' if one else 'were'} told to nobody yet: {names(untold)}")
     for run in state["doing"]:
         say(f"{run['job']} {run['state']} since {run['since']}" + (f" for {run['why']}" if run["why"] else ""))
     for line in waiting_lines(state):

@@ -168,6 +168,51 @@ def test_status_names_what_is_late(shop: Shop) -> None:
     file.unlink()
 
 
+def test_status_says_what_is_broken_why_it_probably_is_and_what_is_left(shop: Shop) -> None:
+    before = analytics("status", "--json").json
+    assert (before["broken"], before["doing"], before["release_gate"]) == ([], [], {"state": "open"})
+    assert [card["which_version"] for card in before["support_card"]] == [
+        f"version {shop.version}; no model takes part in its numbers"
+    ] * 2
+    file = shop.home.land("b.ndjson", [a_call("b")])
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    shown, state = analytics("status").out, analytics("status", "--json").json
+    file.unlink()
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "The analytics of our customer are delayed. We are looking into it." in lines
+    assert "freshness standard 0% 40,320 of 403 min acme 1 freeze" in lines
+    assert {problem["rule"] for problem in state["broken"]} == {"slo_ingestion_lag", "slo_freshness", "table_late"}
+    (late,) = [line for line in lines if line.startswith("warn: table_late: acme: 13 tables are late: ")]
+    assert late.endswith("probably: a file waits to be loaded, and no load failed: `analytics dev` may be down")
+    # one screen
+    assert len(lines) < 45
+
+
+def test_customers_are_told_a_sentence(shop: Shop) -> None:
+    assert analytics("status", "--sentence").out == "The analytics of our customer are up to date.\n"
+    assert analytics("status", "--sentence", "--tenant", "globex").out == "We have not received any events from you yet.\n"
+    told = analytics("status", "--sentence", "--tenant", "acme", "--json").json
+    assert told["tenant"] == "acme" and told["sentence"].startswith("Your analytics are ")
+    assert analytics("status", "--sentence", "--tenant", "x").error == "tenant 'x' is not declared; see tenants.yaml"
+    assert analytics("status", "--tenant", "acme").code == USAGE
+
+
+def test_the_release_gate_is_turned_by_hand_with_a_reason(empty_home: DataHome) -> None:
+    assert analytics("gate").out == "releases are open; the gate was never frozen\n"
+    assert analytics("gate", "freeze").code == analytics("gate", "freeze", "--reason", " ").code == USAGE
+    frozen = analytics("gate", "freeze", "--reason", "the auditors are here", "--by", "ada").out
+    assert re.fullmatch(
+        r"releases are frozen since .* UTC \(ada: the auditors are here\); `analytics gate release` opens them\n", frozen
+    )
+    assert analytics("gate", "freeze", "--reason", "again").error == "the release gate is frozen already; nothing was changed"
+    assert "warn: releases_frozen: " in analytics("status").out
+    analytics("gate", "release", "--reason", "they left", "--by", "bob")
+    told = analytics("gate", "--json").json
+    assert (told["state"], [(change["state"], change["by"], change["reason"]) for change in told["changes"]]) == (
+        "open", [("frozen", "ada", "the auditors are here"), ("open", "bob", "they left")]
+    )  # fmt: skip
+
+
 def test_status_names_what_waits_and_what_cannot_be_taken(shop: Shop) -> None:
     file = shop.home.land("a.ndjson", [a_call()], tenant="nobody")
     assert "not taken: landing/nobody/a.ndjson: tenant 'nobody' is not declared in tenants.yaml" in analytics("status").out

@@ -78,9 +78,7 @@ class ServiceLevels:
         # A file may be taken while we look: it is looked for before the batches are, so that it counts at least once.
         files = list(self.landed(now))
         begin = now - self.objectives.window
-        # By time; one that a clock which went back has put before its turn stands where it was.
-        listed = [(one.published_at, one.version, one.table_versions[EVENTS.name]) for one in publications(self.home)]
-        shown = sorted(listed, key=lambda one: one[0])
+        shown = self._published(now)
         # What readers had throughout the window was broken by nothing in it.
         before = [version for moment, _, version in shown if moment <= begin]
         always = min([before[-1] if before else -1, *(version for moment, _, version in shown if moment > begin)])
@@ -111,6 +109,15 @@ class ServiceLevels:
             self._runs(con),
         )
 
+    def _published(self, now: datetime) -> list[tuple[datetime, int, int]]:
+        """(from when on, version, version of events) of each publish and rollback, oldest first."""
+        found, next_at = [], now
+        for one in reversed(publications(self.home)):
+            # What came before was before: a time that says otherwise is of a clock that went back since.
+            next_at = min(one.published_at, next_at)
+            found.append((next_at, one.version, one.table_versions[EVENTS.name]))
+        return found[::-1]
+
     # Runs
 
     def _runs(self, con: duckdb.DuckDBPyConnection) -> list[RunEnd]:
@@ -130,7 +137,7 @@ class ServiceLevels:
 
     def _failing(self, runs: Sequence[RunEnd], now: datetime) -> dict[str, Span]:
         """The jobs whose work is held up now, since when."""
-        new = publishes([(one.published_at, one.version) for one in publications(self.home)])
+        new = publishes([(moment, version) for moment, version, _ in self._published(now)])
         spans = failing(runs, new, now + timedelta(microseconds=1))
         return {job: found[-1] for job, found in spans.items() if found[-1][1] > now}
 

@@ -15,7 +15,7 @@ from analytics_assets.slo.declared import Objectives
 from analytics_assets.slo.spans import Timeline, clip, length, union, without
 from analytics_assets_tests.builders import NOON, at
 from analytics_assets_tests.freshness.declared import promises
-from analytics_assets_tests.slo.declared import objectives
+from analytics_assets_tests.slo.declared import SLOS, objectives
 
 # 1 % of 28 days.
 ALLOWED = 403.2
@@ -102,6 +102,17 @@ def test_a_tenant_is_measured_from_its_first_evidence_and_has_the_whole_budget_t
 def test_a_tenant_with_a_looser_tier_is_measured_by_it() -> None:
     own = promises(acme={"tier": "daily"})
     assert budget(deliveries=[delivered(at(-600))], promised=own).bad_minutes == 0
+
+
+def test_a_tenant_has_the_objective_of_its_tenant_tier() -> None:
+    tiers = {"standard": {"objective": 0.99}, "premium": {"objective": 0.995}}
+    lag = {"standard": {"objective": 0.99, "within_minutes": 15}, "premium": {"objective": 0.995, "within_minutes": 5}}
+    slos = {**SLOS, "freshness": {"tiers": tiers}, "pipeline_success": {"tiers": tiers}, "ingestion_lag": {"tiers": lag}}
+    slos["query_latency"] = {"tiers": {name: {**tier, "within_seconds": 1} for name, tier in tiers.items()}}
+    declared = objectives(slos=slos, tenant_tiers={"default": "standard", "tenants": {"acme": "premium"}})
+    row = budget(deliveries=[delivered(at(-105))], declared=declared)
+    assert (row.tier, row.budget_minutes, row.bad_minutes) == ("premium", ALLOWED / 2, 100)
+    assert budget("ingestion_lag", arrivals=[Arrival("acme", at(-16))], declared=declared).bad_minutes == 11
 
 
 def test_a_file_that_lies_in_its_folder_uses_up_the_budget_of_ingestion() -> None:

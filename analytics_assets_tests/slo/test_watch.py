@@ -17,6 +17,7 @@ from analytics_assets.slo.watch import ReleasesFrozen, ServiceLevels
 from analytics_assets.warehouse.publish import Publishable, rollback
 from analytics_assets.warehouse.publish import publish as publish_tables
 from analytics_assets_tests.builders import NOW, Line, an_event, rows_of, write_events
+from analytics_assets_tests.conftest import Retail
 
 
 def later(minutes: float) -> datetime:
@@ -96,6 +97,16 @@ def test_a_rollback_spends_freshness_while_it_hides_something(published: Line) -
     publish(line, later(11))
     rollback(line.pipeline.home, None, now=later(100), reason="wrong prices")
     assert budgets(line, later(130))["freshness"].bad_minutes == 30
+
+
+def test_a_clock_that_went_back_hides_nothing_that_is_published(published: Line) -> None:
+    line = published
+    line.load([an_event("m2")])
+    publish(line, later(60 * 24))
+    line.now = later(10)
+    line.load([an_event("m3")])
+    publish(line, later(11))
+    assert budgets(line, later(300))["freshness"].bad_minutes == 6
 
 
 def test_a_new_home_has_no_budgets(line: Line) -> None:
@@ -232,13 +243,21 @@ def test_what_a_person_froze_only_a_person_opens(published: Line) -> None:
     assert changes == [("frozen", later(20), "the auditors are here", "ada"), ("open", None, "they left", "bob")]
 
 
-def test_every_publish_tells_of_the_levels_as_they_are_once_it_is_out(line: Line) -> None:
+def test_a_publish_tells_of_the_levels_as_they_are_once_it_is_out(line: Line) -> None:
     line.load([an_event("m1")])
-    line.rebuild()
-    line.now = later(15)
-    line.publish()
-    tables = "slo_definitions", "slo_measurements", "slo_error_budget", "release_gate"
+    publish(line, later(15))
     file = line.home / "published" / "analytics.duckdb"
-    assert [rows_of(file, f"select count(*) from {table}") for table in tables] == [[(8,)], [(4,)], [(4,)], [(0,)]]
     assert rows_of(file, "select bad_minutes from slo_error_budget where slo = 'freshness'") == [(10,)]
-    assert rows_of(file, "select distinct day from slo_measurements") == [(NOW.date(),)]
+    assert rows_of(file, "select day, good_minutes, bad_minutes from slo_measurements where slo = 'freshness'") == [
+        (NOW.date(), 5, 10)
+    ]
+
+
+def test_the_whole_sample_is_published_with_its_levels(retail: Retail) -> None:
+    ((tenants,),) = rows_of(retail.published, "select count(distinct tenant_id) from events")
+    counts = [
+        rows_of(retail.published, f"select count(*) from {table}")
+        for table in ("slo_definitions", "slo_measurements", "slo_error_budget", "release_gate")
+    ]
+    assert counts == [[(8,)], [(2 * tenants + 2,)], [(2 * tenants + 2,)], [(0,)]]
+    assert rows_of(retail.published, "select distinct state, remaining from slo_error_budget") == [("ok", 1)]
