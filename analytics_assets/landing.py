@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,10 @@ class Landed:
     path: Path
     tenant: str
     source: str
+
+    @property
+    def since(self) -> datetime | None:
+        return landed_at(self.path)
 
 
 class StillWritten(UserError):
@@ -55,6 +59,13 @@ def landed_at(path: Path) -> datetime | None:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
     except FileNotFoundError:
         return None
+
+
+def waiting_since(files: Iterable[Landed]) -> Iterator[tuple[str, datetime]]:
+    """(tenant, since when) of each file that is still there: one may be taken while we look."""
+    for file in files:
+        if (since := file.since) is not None:
+            yield file.tenant, since
 
 
 def file_digest(path: Path, source: str, tenant: str | None) -> str:

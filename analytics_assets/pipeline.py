@@ -15,7 +15,6 @@ from pathlib import Path
 
 import duckdb
 
-from analytics_assets.alerts.declared import load_alert_rules
 from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
@@ -30,7 +29,7 @@ from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
-from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_at, landed_files, move_into
+from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
 from analytics_assets.marts.build import BuildResult, build
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.quality.results import refusal
@@ -45,7 +44,6 @@ from analytics_assets.sessions.build import (
 )
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
-from analytics_assets.slo.declared import load_objectives
 from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
@@ -175,7 +173,7 @@ class Pipeline:
         Raises StillWritten, and leaves the file where it lies, if somebody writes to it meanwhile.
         """
         seen = file_state(landed.path)
-        report = self.load(con, landed.path, landed.source, landed.tenant, now, progress, landed_at(landed.path))
+        report = self.load(con, landed.path, landed.source, landed.tenant, now, progress, landed.since)
         aside = report.status == "set_aside"
         folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
         moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
@@ -394,14 +392,12 @@ class Pipeline:
     @cached_property
     def levels(self) -> ServiceLevels:
         """How much of what is promised over weeks is kept. Raises ConfigError for a wrong declaration."""
-        tenants = tuple(self.settings.tenants)
-        declared = load_objectives(self.settings.config / "slos.yaml", tenants)
-        return ServiceLevels(self.home, declared, self.watch.promises, tenants, self._landed_since)
+        return ServiceLevels.declared(self.settings, self.watch.promises, self._landed_since)
 
     @cached_property
     def alerts(self) -> AlertWatch:
         """What is wrong, and who was told. Raises ConfigError for a wrong declaration."""
-        return AlertWatch(self.home, load_alert_rules(self.settings.config / "alerts.yaml"))
+        return AlertWatch.declared(self.settings)
 
     def situation(self, con: duckdb.DuckDBPyConnection, now: datetime, levels: Levels | None = None) -> Situation:
         """How everything stands at `now`, as a value."""
@@ -411,10 +407,7 @@ class Pipeline:
         )  # fmt: skip
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
-        for file in self.landed(now)[0]:
-            # A file may be taken while we look.
-            if (since := landed_at(file.path)) is not None:
-                yield file.tenant, since
+        return waiting_since(self.landed(now)[0])
 
     # Judging and publishing
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import duckdb
 
 from analytics_assets.alerts.channels import Undelivered, tell
-from analytics_assets.alerts.declared import AlertRules
+from analytics_assets.alerts.declared import AlertRules, load_alert_rules
 from analytics_assets.alerts.journal import ALERTS, Alert, settle, to_tell
 from analytics_assets.alerts.problems import Problem
+from analytics_assets.settings import Settings
 from analytics_assets.slo.tables import WATCH_LOCK
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.records import read, write
@@ -29,6 +30,11 @@ class AlertWatch:
 
     home: Home
     rules: AlertRules
+
+    @classmethod
+    def declared(cls, settings: Settings) -> "AlertWatch":
+        """As `alerts.yaml` declares them. Raises ConfigError."""
+        return cls(Home(settings.home), load_alert_rules(settings.config / "alerts.yaml"))
 
     @property
     def log(self) -> Path:

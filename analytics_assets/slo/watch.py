@@ -10,10 +10,10 @@ import duckdb
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.freshness.tiers import Promises
-from analytics_assets.settings import UserError
+from analytics_assets.settings import Settings, UserError
 from analytics_assets.slo.broken import Arrival, Delivery, Probe, RunEnd, failing, publishes, turns
 from analytics_assets.slo.budget import Budget, Evidence, Measured, definitions, measure, worst_first
-from analytics_assets.slo.declared import Objectives
+from analytics_assets.slo.declared import Objectives, load_objectives
 from analytics_assets.slo.release import BUDGET, GateChange, settled
 from analytics_assets.slo.spans import Span
 from analytics_assets.slo.tables import (
@@ -52,6 +52,15 @@ class ServiceLevels:
     promises: Promises
     tenants: tuple[str, ...]
     landed: Callable[[datetime], Iterable[tuple[str, datetime]]]
+
+    @classmethod
+    def declared(
+        cls, settings: Settings, promises: Promises, landed: Callable[[datetime], Iterable[tuple[str, datetime]]]
+    ) -> "ServiceLevels":
+        """As `slos.yaml` declares them. Raises ConfigError."""
+        tenants = tuple(settings.tenants)
+        objectives = load_objectives(settings.config / "slos.yaml", tenants)
+        return cls(Home(settings.home), objectives, promises, tenants, landed)
 
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime, shown: tuple[int, int] | None = None) -> Levels:
         """How it stands at `now`; `shown` is a (version, version of events) that is published just now."""
