@@ -11,6 +11,7 @@ from analytics_assets.alerts.declared import load_alert_rules
 from analytics_assets.alerts.problems import problems
 from analytics_assets.defs.jobs import JOBS
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
+from analytics_assets.defs.queues import job_of
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.settings import Settings
 from analytics_assets.slo.declared import SAYS, SLOS, SloName, load_objectives
@@ -98,12 +99,12 @@ def ended_runs(instance: dg.DagsterInstance, since: datetime) -> "tuple[list[Run
     found = []
     for record in records:
         run = record.dagster_run
-        if run.job_name not in _LOOKED_AT:
+        if (job := job_of(run)) not in _LOOKED_AT:
             continue
         ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp
         failed = run.status == dg.DagsterRunStatus.FAILURE
         reason = failure(instance, run.run_id) if failed else ""
-        found.append(RunEnd(run.run_id, run.job_name, ended.replace(tzinfo=None), failed, reason))
+        found.append(RunEnd(run.run_id, job, ended.replace(tzinfo=None), failed, reason))
     return found, max((record.update_timestamp.replace(tzinfo=None) for record in records), default=since)
 
 

@@ -5,6 +5,7 @@ was away or a clock that went back change nothing. What is asked for is one run 
 """
 
 import logging
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import md5
@@ -170,8 +171,10 @@ class OneRunARange(dg.AutomationConditionSensorDefinition):
     """
 
     def __init__(self, name: str, **arguments: Any) -> None:
-        # Conditions of our own are evaluated where our code is.
-        super().__init__(name, use_user_code_server=True, emit_backfills=False, **arguments)
+        with warnings.catch_warnings():
+            # Conditions of our own are evaluated where our code is, which Dagster calls beta.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            super().__init__(name, use_user_code_server=True, emit_backfills=False, **arguments)
         evaluated = self._evaluation_fn
 
         def evaluate(context: dg.SensorEvaluationContext) -> list[Any]:

@@ -47,23 +47,30 @@ def _alive(process: int) -> bool:
 
 
 def runs_going(settings: Settings) -> list[dict[str, str]]:
-    """Runs that wait or go, oldest first: job, whether it waits or goes, since when (UTC), and why it was started."""
+    """Runs that go or wait for their turn, oldest first: what they do, whether they go or wait, since when (UTC), and why.
+
+    Not those that wait for the off-peak window: nothing is done about what is wrong now.
+    """
     # Importing Dagster takes seconds; where it never ran, nothing goes.
     if not (settings.home / "dagster" / "history").exists():
         return []
     import dagster as dg
+
+    from analytics_assets.defs.queues import QUEUE_TAG, work_of
+    from analytics_assets.freshness.queues import HEAVY
 
     waiting = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
     statuses = [dg.DagsterRunStatus.QUEUED, *(dg.DagsterRunStatus[name] for name in _GOING)]
     records = open_instance(settings).get_run_records(dg.RunsFilter(statuses=statuses), ascending=True)
     return [
         {
-            "job": record.dagster_run.job_name,
+            "job": work_of(record.dagster_run),
             "state": "waits" if record.dagster_run.status in waiting else "goes",
             "since": f"{record.create_timestamp:%Y-%m-%d %H:%M} UTC",
             "why": record.dagster_run.tags.get("analytics/why", ""),
         }
         for record in records
+        if record.dagster_run.status not in waiting or record.dagster_run.tags.get(QUEUE_TAG) != HEAVY
     ]
 
 

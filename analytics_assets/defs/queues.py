@@ -44,9 +44,14 @@ def does(run: dg.DagsterRun, job: str) -> bool:
     return dg.AssetKey(_TELLTALES[job]) in (run.asset_selection or ())
 
 
+def job_of(run: dg.DagsterRun) -> str:
+    """The job of ours whose work a run does, or else the job that it has."""
+    return next((job for job in _TELLTALES if does(run, job)), run.job_name)
+
+
 def work_of(run: dg.DagsterRun) -> str:
     """What a run does, in words: its job, and the days it is about."""
-    job = next((job for job in _TELLTALES if does(run, job)), run.job_name)
+    job = job_of(run)
     first, last = _ends(run.tags)
     if first is None:
         return job
