@@ -5,6 +5,7 @@ that `--help` and `sql` answer at once.
 """
 
 import errno
+import os
 import shutil
 import sys
 import warnings
@@ -24,6 +25,7 @@ from analytics_assets.commands.sql import sql
 from analytics_assets.console import running, say, show, show_batches
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets.status import sentence_of, show_demo, show_state, state_of
+from analytics_assets.warehouse.home import Home
 
 if TYPE_CHECKING:
     from analytics_assets.events.intake import BatchReport
@@ -237,7 +239,6 @@ def dev(port: int) -> int:
     They work on this data home. Ctrl-C (or SIGTERM) ends all their processes.
     """
     from analytics_assets.defs.ui import serve
-    from analytics_assets.warehouse.home import Home
 
     chosen = settings()
     landing = Home(chosen.home).landing
@@ -245,6 +246,27 @@ def dev(port: int) -> int:
         (landing / tenant).mkdir(exist_ok=True)
     say(f"starting Dagster; it loads what is dropped into {landing}/<tenant>/", err=True)
     return FAILED if serve(chosen, port, lambda text: say(text, err=True)) else DONE
+
+
+@cli.command()
+@click.option("--parent", type=int, hidden=True, help="End with this process.")
+def worker(parent: int | None) -> int:
+    """Load what lands and publish it, in one warm process.
+
+    `analytics dev` starts one. Alone it serves a data home without Dagster's UI. Ctrl-C (or SIGTERM) ends it.
+    """
+    from analytics_assets.defs.worker import serve
+
+    chosen = settings()
+    for tenant in chosen.tenants:
+        (Home(chosen.home).landing / tenant).mkdir(exist_ok=True)
+    goes_on = serve(chosen, lambda text: say(text, err=True), explain, parent=parent)
+    sys.stderr.flush()
+    if goes_on and parent is None:
+        os.execv(sys.executable, sys.orig_argv)
+    # At the interpreter's end DuckDB's binding reports what Dagster still refers to: a page of leaks, which nobody asked for.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return DONE
 
 
 # Commands that look

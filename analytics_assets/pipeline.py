@@ -20,20 +20,30 @@ from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.aside import Chosen, Wanted, set_aside
-from analytics_assets.events.days import BUILT_DAYS, mark_built, pending_days, ranges
-from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch
+from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
+from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.events.withdraw import SET_ASIDE, withdrawn_after
-from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
+from analytics_assets.freshness.insight import Insight
+from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES, TIME_TO_INSIGHT
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
-from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
-from analytics_assets.marts.build import BuildResult, build
+from analytics_assets.landing import (
+    Landed,
+    StillWritten,
+    file_digest,
+    file_state,
+    landed_files,
+    move_into,
+    waiting_since,
+)
+from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.results import refusal
-from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
+from analytics_assets.quality.tables import QualityResult
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -44,6 +54,7 @@ from analytics_assets.sessions.build import (
 )
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
+from analytics_assets.shown import publishables, published
 from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
@@ -51,10 +62,11 @@ from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_read
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
-from analytics_assets.warehouse.publish import PUBLISH_LOCK, Publishable, Published, PublishRefused, publish
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, Published, PublishRefused, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, replace_all, replace_days
 
+# Held for a stage at a time. What a cold process has to import and parse first, it does before it takes its turn.
 REBUILD_LOCK = "rebuild"
 
 
@@ -73,10 +85,10 @@ class Waiting(UserError):
 
 
 class Pipeline:
-    """All stages of one data home."""
+    """All stages of one data home. `clock` tells when a stage began or ended (UTC); what is judged gets its own `now`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+        self.settings, self.clock = settings, clock
         self.home = Home(settings.home)
 
     @cached_property
@@ -86,7 +98,7 @@ class Pipeline:
     @cached_property
     def intake(self) -> Intake:
         limits = self.settings.limits
-        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants))
+        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock)
 
     def table(self, spec: TableSpec) -> Table:
         return Table(self.home.warehouse, spec)
@@ -236,9 +248,10 @@ class Pipeline:
     def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
         """Rebuild sessions, page views and runaways of `days` (and of days their sessions reach into), and identities."""
         rules, dense = self.settings.limits.sessions, self.settings.limits.storage.dense_day_rows
-        with self.home.lock(INTAKE_LOCK):
+        with self.home.turn(INTAKE_LOCK):
             self.intake.finish_interrupted(con)
-        with self.home.lock(REBUILD_LOCK):
+        with self.home.turn(REBUILD_LOCK):
+            began = self.clock()
             events = self.table(EVENTS).snapshot()
             low, high = window(days, rules)
             wide = _bounded(events, low, high)
@@ -258,6 +271,7 @@ class Pipeline:
             merge_identities(con, asked, known)
             replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
             con.execute("drop table new_identities")
+            mark_sessions(con, self.home, built.days, events.version, began)
             return Rebuild(built.days, rows, self._total_rows(rows), events.version)
 
     def _total_rows(self, names: Iterable[str]) -> dict[str, int]:
@@ -265,7 +279,7 @@ class Pipeline:
 
     def rebuild_users(self, con: duckdb.DuckDBPyConnection) -> int:
         """Rebuild the users table from all sessions; returns its rows."""
-        with self.home.lock(REBUILD_LOCK):
+        with self.home.turn(REBUILD_LOCK):
             self._replace_users(con, self._behind_users())
             return self.table(USERS).snapshot().rows
 
@@ -285,7 +299,8 @@ class Pipeline:
         Nothing is committed if a test failed. The days count as built when everything is committed.
         """
         dense = self.settings.limits.storage.dense_day_rows
-        with self.home.lock(REBUILD_LOCK):
+        manifest(self.home.work / "dbt")
+        with self.home.turn(REBUILD_LOCK):
             version = self.built_version()
             work_db = self.home.work / "marts.duckdb"
             self._make_work_db(work_db, days, version)
@@ -351,14 +366,14 @@ class Pipeline:
         """Compact the closed days of `events`."""
         storage = self.settings.limits.storage
         closed_before = now - timedelta(days=storage.compact_after_days)
-        with self.home.lock(INTAKE_LOCK):
+        with self.home.turn(INTAKE_LOCK):
             self.intake.finish_interrupted(con)
             return compact(self.table(EVENTS), con, closed_before, storage.dense_day_rows)
 
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
         lock = self.home.lock
-        with lock(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK):
+        with self.home.turn(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK):
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()
@@ -368,13 +383,9 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        support = [BUILT_DAYS, IDENTITIES, FRESHNESS_ACTIONS, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
-        return [*self.published, *support]
-
-    @property
-    def published(self) -> list[TableSpec]:
-        """Those that readers see."""
-        return [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES]
+        watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
+        return [*published(), *waiting, *watched]
 
     def layout(self) -> list[LayoutAdvice]:
         dense = self.settings.limits.storage.dense_day_rows
@@ -386,7 +397,7 @@ class Pipeline:
     def watch(self) -> Watch:
         """How fresh each tenant's tables are, and which work is due. Raises ConfigError for a wrong declaration."""
         declared, tenants = self.settings.config / "freshness.yaml", tuple(self.settings.tenants)
-        promises = load_promises(declared, [spec.name for spec in self.published], tenants)
+        promises = load_promises(declared, [spec.name for spec in published()], tenants)
         return Watch(self.home, promises, tenants, self._landed_since)
 
     @cached_property
@@ -419,7 +430,8 @@ class Pipeline:
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, days: Sequence[date] = (), run: str = "by hand"
     ) -> list[QualityResult]:
         """Judge every table of `days` and of all days that wait for it; returns the verdicts, which are kept."""
-        with self.home.lock(REBUILD_LOCK):
+        warm_up()
+        with self.home.turn(REBUILD_LOCK):
             return self._judge(con, now, days, run)
 
     def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
@@ -436,7 +448,7 @@ class Pipeline:
         progress: Callable[[str], None] = lambda table: None,
     ) -> Published:  # fmt: skip
         """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt."""
-        with self.home.lock(REBUILD_LOCK):
+        with self.home.turn(REBUILD_LOCK):
             version = self._version_to_publish(con)
             waiting = pending_days(con, self.home, version)
             if waiting:
@@ -452,11 +464,14 @@ class Pipeline:
             self._judge(con, now, (), "publish")
             if refused := self.gate.refusals(con):
                 raise PublishRefused(refusal(refused))
-            return publish(
-                self.home, self._publishables(version), now=now, checks=CHECKS, release=release, progress=progress,
-                facts=[self.watch.fact(con, version, now), *self.levels.facts(con, version, now)],
-                keep=self.settings.limits.storage.keep_versions,
+            insight = Insight(self.home, self.clock)
+            facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
+            out = publish(
+                self.home, publishables(self.table, version), now=now, checks=CHECKS, release=release, progress=progress,
+                facts=facts, keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
+            insight.keep(con, version)
+            return out
 
     def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:
         """The version of events to show: that of the last rebuild, or a newer one that brought no new event."""
@@ -464,28 +479,6 @@ class Pipeline:
         listed = f"select coalesce(max(events_version), 0) from ({self.table(BATCHES).snapshot().select()})"
         newest = con.execute(listed).fetchall()[0][0]
         return newest if newest > built and not pending_days(con, self.home, newest) else built
-
-    def _publishables(self, events_version: int) -> list[Publishable]:
-        snapshots = {
-            spec.name: self.table(spec).snapshot()
-            for spec in (REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, IDENTITIES, QUALITY_RESULTS, *mart_tables())
-        }
-        events = self.table(EVENTS).snapshot(events_version)
-        batches = f"{snapshots['batches'].select()} where events_version <= {events_version}"
-        # Rejected records are committed before their batch: readers see both or neither.
-        rejected = f"{snapshots['rejected_events'].select()} where batch_id in (select batch_id from ({batches}))"
-        identities = resolved_identities(snapshots["identities"].select())
-        tables = [
-            Publishable(EVENTS, events, hidden=("message_key",)),
-            Publishable(REJECTED, snapshots["rejected_events"], rejected, parts=(snapshots["batches"],)),
-            Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
-        ]
-        for spec in (SESSIONS, PAGE_VIEWS):
-            select = stitched(snapshots[spec.name].select(), identities, spec.column_names)
-            tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
-        for spec in (RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()):
-            tables.append(Publishable(spec, snapshots[spec.name]))
-        return tables
 
 
 _RESOLVED = "select * from resolved"

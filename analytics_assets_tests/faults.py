@@ -27,11 +27,15 @@ FORK.set_forkserver_preload(
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 
 # What two runs over the same files may differ in.
-_OF_THE_RUN = ("received_at", "landed_at", "seconds")
+_OF_THE_RUN = ("received_at", "landed_at", "loaded_at", "seconds")
 # Tells what was judged together and when, which depends on where a run was killed.
 VERDICTS = "quality_results"
 # Tables about the version itself: what of them does not depend on the time.
-_OF_THE_VERSION = {"published_tables": ["table", "rows"], "freshness_status": ["tenant_id", "table", "tier"]}
+_OF_THE_VERSION = {
+    "published_tables": ["table", "rows"],
+    "freshness_status": ["tenant_id", "table", "tier"],
+    "time_to_insight": ["batch_id", "tenant", "source", "file"],
+}
 
 
 def shown(path: Path) -> dict[str, tuple[int, int]]:

@@ -25,7 +25,7 @@ DERIVED = (SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)
 PUBLISHED_NAMES = {
     "events", "rejected_events", "sessions", "page_views", "users", "events_hourly", "events_daily", "revenue_daily",
     "properties_daily", "cohort_retention_weekly", "funnel_daily", "batches", "published_tables",
-    "freshness_status",
+    "freshness_status", "time_to_insight",
 }  # fmt: skip
 
 

@@ -1,16 +1,20 @@
 """What starts runs without a person: landed files and the nightly look after storage. Promises have `defs/freshness`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from analytics_assets.defs.instance import end_dead_runs
+from analytics_assets.defs.instance import end_dead_runs, worker_is_here
 from analytics_assets.defs.jobs import CALM, ingest, maintain
 from analytics_assets.defs.queues import ASSET_JOB, QUEUE_TAG, does, priority_of
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.freshness.queues import HEAVY, RELEASED
+
+if TYPE_CHECKING:
+    from analytics_assets.landing import Landed
 
 _BUSY = [
     dg.DagsterRunStatus.QUEUED,
@@ -48,13 +52,16 @@ def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> 
     """Asks for an ingest run while files wait in `landing/<tenant>/`; one run takes them all."""
     from analytics_assets.events.intake import utc_now
 
-    waiting, refused = pipeline.get().landed(utc_now())
+    stages = pipeline.get()
+    waiting, refused = stages.landed(utc_now())
     if not waiting:
         yield dg.SkipReason("; ".join(refused) or "no file waits in a landing folder")
         return
     files = f"{len(waiting)} {'file waits' if len(waiting) == 1 else 'files wait'}"
-    asked_for = md5(repr([(landed.path, landed.path.stat().st_mtime_ns) for landed in waiting]).encode()).hexdigest()
-    if busy(context.instance, ingest.name):
+    asked_for = told_apart(waiting)
+    if worker_is_here(stages.home):
+        yield dg.SkipReason(f"{files}; the resident worker takes what it finds")
+    elif busy(context.instance, ingest.name):
         yield dg.SkipReason(f"{files}; an ingest run is going and takes what it finds")
     elif context.cursor == asked_for and failed_lately(context.instance, ingest.name):
         names = ", ".join(f"{landed.tenant}/{landed.path.name}" for landed in waiting[:5])
@@ -62,6 +69,11 @@ def landing(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> 
     else:
         context.update_cursor(asked_for)
         yield dg.RunRequest(run_config=CALM)
+
+
+def told_apart(waiting: "Sequence[Landed]") -> str:
+    """What tells the files that wait from other files, and from the same ones after a change."""
+    return md5(repr([(landed.path, landed.path.stat().st_mtime_ns) for landed in waiting]).encode()).hexdigest()
 
 
 def failed_lately(instance: dg.DagsterInstance, job: str) -> bool:

@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from analytics_assets.defs.automation import busy
-from analytics_assets.defs.freshness import PROMISES, action, tier_tags
+from analytics_assets.defs.freshness import PROMISES, WORKERS_TIER, action, tier_tags
+from analytics_assets.defs.instance import worker_is_here
 from analytics_assets.defs.jobs import CALM, REFRESHED, publish, refresh, refreshed
 from analytics_assets.defs.partitions import range_tags
 from analytics_assets.defs.publication import analytics_duckdb
@@ -61,6 +62,7 @@ def see(instance: dg.DagsterInstance, now: datetime) -> Seen:
     priority = PROMISES.tier(look.due[0].tier).priority
     before = instance.get_runs(dg.RunsFilter(tags={ASKED_FOR_TAG: asked_for}), limit=1)
     going = any(busy(instance, job.name, priority) for job in (refresh, publish))
+    going = going or (look.due[0].tier == WORKERS_TIER and worker_is_here(stages.home))
     return Seen(look, days, held, asked_for, going or bool(before))
 
 
@@ -132,7 +134,7 @@ class GoesAlong(_Leaf):
 
 
 class AlreadyAsked(_Leaf):
-    """A run is going, or was asked for the same before: if it failed, the sensor of the tier tries again."""
+    """A run is going, the worker does it, or it was asked for before: if that failed, the sensor of the tier tries again."""
 
     says = "a rebuild is going, or was asked for this before"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from analytics_assets.defs.automation import RETRY_MINUTES, busy, failed_lately
+from analytics_assets.defs.instance import worker_is_here
 from analytics_assets.defs.jobs import CALM, publish, refresh
 from analytics_assets.defs.metadata import AS_A_WHOLE
 from analytics_assets.defs.partitions import range_tags
@@ -23,7 +24,7 @@ from analytics_assets.defs.publication import PUBLISHED
 from analytics_assets.defs.queues import PRIORITY_TAG, QUEUE_TAG, TIER_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.freshness.judge import BROKEN
-from analytics_assets.freshness.tiers import Tier, load_promises
+from analytics_assets.freshness.tiers import Tier, TierName, load_promises
 from analytics_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _SETTINGS = Settings.from_env()
 # Read at load: a wrong declaration fails it.
 PROMISES = load_promises(_SETTINGS.config / "freshness.yaml", PUBLISHED, _SETTINGS.tenants)
+# What the resident worker serves while there is one (`defs/worker`).
+WORKERS_TIER: TierName = "near_real_time"
 _SECONDS_BETWEEN_LOOKS = {"near_real_time": 15, "hourly": 30, "daily": 60}
 _CHECK = "is_kept"
 
@@ -105,12 +108,12 @@ def verdict(look: "Look", tier: str) -> tuple[bool, dg.AssetCheckSeverity, dict[
 
 def answer(
     stages: "Pipeline", tier: str, now: datetime, *, cursor: str | None, going: str | None, failed: bool,
-    overdue: bool = False,
+    overdue: bool = False, served: str | None = None,
 ) -> dg.SensorResult:  # fmt: skip
     """What a tier's sensor says at `now`: runs for what is due, or why not, and whether the promise is kept.
 
     `going` names a run that is under way, `failed` tells whether the newest one failed just now. With `overdue` only what
-    automation should have started by now.
+    automation should have started by now. `served`: who starts the tier's runs in the place of automation and sensor.
     """
     from analytics_assets.events.days import ranges
 
@@ -123,7 +126,7 @@ def answer(
         events = _reports(look, tier, now, memory)
         asked_for = md5(repr((days, found and found.since)).encode()).hexdigest()
         refused = None if days or not found else stages.gate.holds(con, now)
-        why_not = _why_not(look, tier, found, going, failed and memory.get("asked_for") == asked_for, refused)
+        why_not = _why_not(look, tier, found, going, failed and memory.get("asked_for") == asked_for, refused, served)
         if why_not or found is None:
             return dg.SensorResult(skip_reason=why_not, cursor=json.dumps(memory), asset_events=events)
         # A run takes all that waits: it is the work of the strictest tier that is due.
@@ -133,12 +136,16 @@ def answer(
     return dg.SensorResult(_requests(strictest, days), cursor=json.dumps(memory), asset_events=events)
 
 
-def _why_not(look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool, refused: str | None) -> str | None:
+def _why_not(
+    look: "Look", tier: str, found: "Due | None", going: str | None, failed: bool, refused: str | None, served: str | None
+) -> str | None:
     if found is None:
         if asked := next((due for due in look.due if due.tier == tier), None):
-            return f"due, which automation starts ({asked.reason})"
+            return f"due, which {served or 'automation'} starts ({asked.reason})"
         counts = ", ".join(f"{count} {state}" for state, count in look.counts(tier).items())
         return f"nothing is due; tenants' tables: {counts or 'none'}"
+    if served:
+        return f"{served} starts it ({found.reason})"
     if going:
         return f"a {going} run is going ({found.reason})"
     if failed:
@@ -196,7 +203,9 @@ def _sensor(tier: str) -> dg.SensorDefinition:
         priority = PROMISES.tier(tier).priority
         going = next((job for job in jobs if busy(context.instance, job, priority)), None)
         failed = any(failed_lately(context.instance, job) for job in jobs)
-        return answer(pipeline.get(), tier, utc_now(), cursor=context.cursor, going=going, failed=failed, overdue=True)
+        stages = pipeline.get()
+        served = "the resident worker" if tier == WORKERS_TIER and worker_is_here(stages.home) else None
+        return answer(stages, tier, utc_now(), cursor=context.cursor, going=going, failed=failed, overdue=True, served=served)
 
     return look
 

@@ -20,6 +20,15 @@ def configure(folder: Path) -> Path:
     return folder
 
 
+# Held by the resident worker as long as it lives.
+WORKER_LOCK = "worker"
+
+
+def worker_is_here(home: Home) -> bool:
+    """Whether a resident worker serves this data home, so that sensors leave its work to it."""
+    return home.in_use(WORKER_LOCK)
+
+
 # Runs inside a command carry its process id: nobody else would notice that they died.
 PROCESS_TAG = "analytics/process"
 _GOING = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")

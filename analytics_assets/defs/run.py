@@ -24,7 +24,7 @@ class Jobs:
     def __init__(self, settings: Settings, resources: Mapping[str, Any] | None = None) -> None:
         # Dagster warns of its own deprecations.
         warnings.filterwarnings("ignore", module="dagster")
-        self._instance = open_instance(settings)
+        self.instance = open_instance(settings)
         self._definitions = build_definitions(resources)
 
     def run(
@@ -34,7 +34,7 @@ class Jobs:
         config = {**_QUIET, "ops": {name: {"config": dict(values)} for name, values in (ops or {}).items()}}
         result = self._definitions.resolve_job_def(job).execute_in_process(
             run_config=config,
-            instance=self._instance,
+            instance=self.instance,
             tags={**(tags or {}), PROCESS_TAG: str(os.getpid())},
             raise_on_error=True,
         )

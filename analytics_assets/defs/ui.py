@@ -1,4 +1,4 @@
-"""Dagster's UI and daemon as child processes, none of which outlives the command that started them."""
+"""Dagster's UI and daemon and the resident worker as child processes, none of which outlives the command that started them."""
 
 import os
 import signal
@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from analytics_assets.defs.instance import configure
+from analytics_assets.defs.kept import Kept
 from analytics_assets.settings import PROJECT, Settings, UserError
 from analytics_assets.warehouse.home import Home
 
 HOST = "127.0.0.1"
 # The first answer to an end, and how many seconds it has to work before the next one.
 _ENDINGS = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+_LOOK_SECONDS = 0.5
 _STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,18 +28,26 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> int:
     for number in _STOPPED_BY:
         signal.signal(number, _interrupt)
     # A session of its own, so that a terminal's Ctrl-C comes to this process alone and each child is ended once.
-    dagster = subprocess.Popen(_command(port), cwd=folder, env=_environment(settings), start_new_session=True)
+    dagster = subprocess.Popen(
+        _command(port), cwd=folder, env=_environment(settings), start_new_session=True, preexec_fn=_let_others_first
+    )
+    worker = Kept("the worker", lambda: _start_worker(settings), say)
     try:
         if _answers(dagster, port):
             say(f"http://{HOST}:{port}  (Ctrl-C ends it)")
-        return dagster.wait()
+        while dagster.poll() is None:
+            worker.look()
+            time.sleep(_LOOK_SECONDS)
+        return dagster.returncode
     except KeyboardInterrupt:
         say("stopping")
         return 0
     finally:
         for number in _STOPPED_BY:
             signal.signal(number, signal.SIG_IGN)
+        worker.ask_to_end()
         _end(dagster)
+        worker.end()
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -59,6 +69,17 @@ def _command(port: int) -> list[str]:
     workspace = str(PROJECT / "workspace.yaml")
     quiet = ["--log-level", "warning", "--code-server-log-level", "warning"]
     return [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", HOST, "-p", str(port), *quiet]
+
+
+def _let_others_first() -> None:
+    # Dagster and all its runs: the worker, which serves the strictest promise, goes first at the processors too.
+    os.nice(10)
+
+
+def _start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
+    # It watches its parent, since nothing can be told to a process whose parent was killed.
+    command = [sys.executable, "-m", "analytics_assets.cli", "worker", "--parent", str(os.getpid())]
+    return subprocess.Popen(command, cwd=PROJECT, env=_environment(settings), start_new_session=True)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

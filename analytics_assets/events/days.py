@@ -6,7 +6,7 @@ waits. So what readers see fits together, while batches keep arriving.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import duckdb
 
@@ -21,6 +21,18 @@ BUILT_DAYS = TableSpec(
     columns=(
         Column("date", "DATE", "Day (UTC)."),
         Column("events_version", "BIGINT", "Version of the events table that the build read."),
+    ),
+    time_column=None,
+    order_by=("date",),
+)
+
+SESSION_DAYS = TableSpec(
+    name="session_days",
+    comment="Per day the version of events from which its sessions were last built, and when that began.",
+    columns=(
+        Column("date", "DATE", "Day (UTC)."),
+        Column("events_version", "BIGINT", "Version of the events table that the build read."),
+        Column("began_at", "TIMESTAMP", "When the build began, after its turn had come (UTC)."),
     ),
     time_column=None,
     order_by=("date",),
@@ -55,16 +67,37 @@ def pending_days(con: duckdb.DuckDBPyConnection, home: Home, events_version: int
     return [row[0] for row in rows]
 
 
+def mark_sessions(
+    con: duckdb.DuckDBPyConnection, home: Home, days: Sequence[date], events_version: int, began_at: datetime
+) -> None:
+    """Record that the sessions of `days` were built from `events_version`."""
+    table = Table(home.warehouse, SESSION_DAYS)
+    con.execute("create or replace temp table just_built as select unnest(?::date[]) as date", [list(days)])
+    others = f"select {SESSION_DAYS.select_list} from ({table.snapshot().select()}) anti join just_built using (date)"
+    fresh = f"select date, {int(events_version)} as events_version, ?::timestamp as began_at from just_built"
+    con.execute(f"create or replace temp table built_sessions as {fresh}", [began_at])
+    replace_all(table, con, f"from built_sessions union all {others}")
+    con.execute("drop table just_built; drop table built_sessions")
+
+
 def mark_built(con: duckdb.DuckDBPyConnection, home: Home, days: Sequence[date], events_version: int) -> None:
-    """Record that everything behind `days` was built from `events_version`."""
+    """Record that everything behind `days` was built from `events_version`.
+
+    A day whose sessions are of an older version counts as built from that one: another run has built sessions of its own
+    days from `events_version` since, and this day may have got events in between.
+    """
     table = Table(home.warehouse, BUILT_DAYS)
     known = table.snapshot().select()
+    sessions = Table(home.warehouse, SESSION_DAYS).snapshot().select()
     con.execute("create or replace temp table just_built as select unnest(?::date[]) as date", [list(days)])
+    built = (
+        f"select date, least({int(events_version)}, s.events_version) as events_version "
+        f"from just_built left join ({sessions}) s using (date)"
+    )
     replace_all(
         table,
         con,
-        f"select date, max(events_version) as events_version from (select date, {events_version} as events_version "
-        f"from just_built union all {known}) group by date",
+        f"select date, max(events_version) as events_version from ({built} union all {known}) group by date",
     )
 
 

@@ -73,6 +73,7 @@ class BatchReport:
     events_version: int = 0
     events_by_tenant: dict[str, int] | None = None
     landed_at: datetime | None = None
+    loaded_at: datetime | None = None
     known_before: bool = False
 
     def as_row(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class BatchReport:
     @classmethod
     def from_note(cls, note: str) -> "BatchReport":
         content = json.loads(note)
-        moments = ("event_from", "event_to", "received_at", "landed_at")
+        moments = ("event_from", "event_to", "received_at", "landed_at", "loaded_at")
         for name in moments:
             content[name] = datetime.fromisoformat(content[name]) if content.get(name) else None
         content["days"] = tuple(date.fromisoformat(day) for day in content["days"])
@@ -138,8 +139,12 @@ def _too_long(name: str, characters: int) -> tuple[str, str]:
 class Intake:
     """Stores batches into `events`, `rejected_events` and `batches` of one data home."""
 
-    def __init__(self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str]) -> None:
+    def __init__(
+        self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str],
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:  # fmt: skip
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
+        self.clock = clock or utc_now
         self.events = Table(home.warehouse, EVENTS)
         self.rejected = Table(home.warehouse, REJECTED)
         self.batches = Table(home.warehouse, BATCHES)
@@ -159,7 +164,7 @@ class Intake:
         The same batch again is answered from `batches`: every record that was not rejected then is a duplicate now.
         """
         check_hash(con)
-        with self.home.lock(INTAKE_LOCK):
+        with self.home.turn(INTAKE_LOCK):
             delta = self.finish_interrupted(con)
             if Table.has(delta, batch.batch_id) and (before := self.known(con, batch.batch_id)):
                 return before
@@ -173,7 +178,7 @@ class Intake:
                 self._discard(state)
                 raise
             self._keep_rejected(con, batch)
-            report = state.report(time.monotonic() - started, delta.version() + 1)
+            report = state.report(time.monotonic() - started, delta.version() + 1, self.clock())
             self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
             self.note_batch(con, report)
             return report
@@ -186,7 +191,7 @@ class Intake:
         A kill in between leaves a record in both, and the next replay finds it a duplicate and removes it.
         With `dry_run` nothing is committed: the report says what would happen.
         """
-        with self.home.lock(INTAKE_LOCK):
+        with self.home.turn(INTAKE_LOCK):
             delta = self.finish_interrupted(con)
             started = time.monotonic()
             state = _Loading(batch, list(self.events.snapshot_of(delta).files))
@@ -197,7 +202,7 @@ class Intake:
             except BaseException:
                 self._discard(state)
                 raise
-            report = state.report(time.monotonic() - started, delta.version() + 1)
+            report = state.report(time.monotonic() - started, delta.version() + 1, self.clock())
             if dry_run:
                 self._discard(state)
                 return report
@@ -227,7 +232,7 @@ class Intake:
             batch.batch_id, batch.source, batch.tenant, batch.file, "set_aside", 0, 0, 0, 0, 0.0, batch.bytes, reason,
             received_at=batch.received_at,
         )  # fmt: skip
-        with self.home.lock(INTAKE_LOCK):
+        with self.home.turn(INTAKE_LOCK):
             self.finish_interrupted(con)
             self.note_batch(con, report)
         return report
@@ -427,7 +432,7 @@ class _Loading:
             moments = [datetime.fromisoformat(value) if value else None for value in (low, high)]
             self.files.append(DataFile(str(table.path / add.path), stats["numRecords"], add.size, *moments))
 
-    def report(self, seconds: float, version: int) -> BatchReport:
+    def report(self, seconds: float, version: int, loaded_at: datetime) -> BatchReport:
         rejected = sum(self.rejected.values())
         return BatchReport(
             self.batch.batch_id, self.batch.source, self.batch.tenant, self.batch.file, self.batch.status,
@@ -435,7 +440,7 @@ class _Loading:
             self.batch.bytes, None, dict(sorted(self.rejected.items())),
             ", ".join(sorted(self.undeclared))[:1000] or None, tuple(sorted(self.days)),
             self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,
-            dict(sorted(self.tenants.items())), self.batch.landed_at,
+            dict(sorted(self.tenants.items())), self.batch.landed_at, loaded_at,
         )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ BATCHES = TableSpec(
         Column("events_version", "BIGINT", "Version of the events table that holds the batch."),
         Column("events_by_tenant", "VARCHAR", "JSON object: tenant to its new events; empty before it was noted."),
         Column("landed_at", "TIMESTAMP", "Last change of the file in its landing folder (UTC); empty if loaded by hand."),
+        Column("loaded_at", "TIMESTAMP", "When its events were committed (UTC); empty if nothing was."),
     ),
     time_column="received_at",
     order_by=("received_at",),

@@ -1,4 +1,4 @@
-"""The tables of freshness: how each tenant's tables stand, what was started to keep the promises, and what was let go."""
+"""The tables of freshness: how tenants' tables stand, what was started and let go, how long each delivery took."""
 
 from analytics_assets.warehouse.spec import Column, TableSpec
 
@@ -47,4 +47,28 @@ QUEUE_OVERRIDES = TableSpec(
     ),
     time_column=None,
     order_by=("let_go_at",),
+)
+
+TIME_TO_INSIGHT = TableSpec(
+    name="time_to_insight",
+    comment="One row a delivery of new events that readers got, the newest five thousand: seconds of each stage of its way.",
+    columns=(
+        Column("batch_id", "VARCHAR", "Batch; joins to `batches`."),
+        Column("tenant", "VARCHAR", "Tenant the file came for; empty where each row names its own."),
+        Column("source", "VARCHAR", "Declared source that the file was read by."),
+        Column("file", "VARCHAR", "Name of the file."),
+        Column("landed_at", "TIMESTAMP", "Last change of the file in its landing folder, or begin of its load (UTC)."),
+        Column("received_at", "TIMESTAMP", "When its load began (UTC)."),
+        Column("loaded_at", "TIMESTAMP", "When its events were committed (UTC)."),
+        Column("rebuild_began_at", "TIMESTAMP", "When the rebuild of its days began that readers got (UTC)."),
+        Column("publish_began_at", "TIMESTAMP", "When the publish began, after everything was judged (UTC)."),
+        Column("shown_at", "TIMESTAMP", "When readers got it: the version is built and checked, and swapped in next (UTC)."),
+        Column("received_seconds", "DECIMAL(18,4)", "Seconds from its landing to the begin of its load."),
+        Column("queued_seconds", "DECIMAL(18,4)", "Seconds that it was loaded and waited for its rebuild, also for locks."),
+        Column("processed_seconds", "DECIMAL(18,4)", "Seconds of loading it, rebuilding its days and judging them."),
+        Column("published_seconds", "DECIMAL(18,4)", "Seconds of building and checking the version."),
+        Column("total_seconds", "DECIMAL(18,4)", "The sum of the four: from its landing to readers."),
+    ),
+    time_column=None,
+    order_by=("shown_at", "landed_at"),
 )

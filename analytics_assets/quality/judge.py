@@ -232,6 +232,11 @@ def limits(expected: Expectation) -> tuple[float | None, float | None]:
     return expected.low, expected.high
 
 
+def warm_up() -> None:
+    """Import Great Expectations, which takes seconds: for callers who would otherwise do it while others wait for them."""
+    _measures()
+
+
 @cache
 def _measures() -> Any:
     """Where Great Expectations gets its frames: without network or progress bars, once a process; it takes seconds."""

@@ -80,10 +80,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Fact:
-    """A table about the version itself, with its rows: copied into the file, and no reason for a new version."""
+    """A table about the version itself, with its rows: copied into the file, and no reason for a new version.
+
+    `last` gives more rows when the version is built and checked: it is called just before readers get it.
+    """
 
     spec: TableSpec
     rows: Sequence[tuple[Any, ...]]
+    last: Callable[[], Sequence[tuple[Any, ...]]] | None = None
 
 
 Check = tuple[str, str]
@@ -206,6 +210,7 @@ def publish(
         try:
             rows = _build(staged, tables, facts, number, now, progress)
             _judge(staged, checks)
+            _add_last(staged, facts)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
@@ -278,10 +283,7 @@ def _build(
             con.execute(f"create table {identifier(spec.name)} ({describe})")
             _comment(con, "table", spec, spec.columns)
         for fact in facts:
-            # Row by row DuckDB takes a millisecond each.
-            columns = [[row[n] for row in fact.rows] for n in range(len(fact.spec.columns))]
-            parts = ", ".join(f"unnest(?::{column.type}[])" for column in fact.spec.columns)
-            con.execute(f"insert into {identifier(fact.spec.name)} select {parts}", columns)
+            _insert(con, fact.spec, fact.rows)
         for table in tables:
             progress(table.spec.name)
             name = identifier(table.spec.name)
@@ -309,6 +311,23 @@ def _build(
         con.execute("commit")
         con.execute("checkpoint")
     return rows
+
+
+def _insert(con: duckdb.DuckDBPyConnection, spec: TableSpec, rows: Sequence[tuple[Any, ...]]) -> None:
+    # Row by row DuckDB takes a millisecond each.
+    columns = [[row[n] for row in rows] for n in range(len(spec.columns))]
+    parts = ", ".join(f"unnest(?::{column.type}[])" for column in spec.columns)
+    con.execute(f"insert into {identifier(spec.name)} select {parts}", columns)
+
+
+def _add_last(path: Path, facts: Sequence[Fact]) -> None:
+    late = [(fact.spec, fact.last) for fact in facts if fact.last]
+    if not late:
+        return
+    with duckdb.connect(str(path)) as con:
+        for spec, last in late:
+            _insert(con, spec, last())
+        con.execute("checkpoint")
 
 
 def _comment(con: duckdb.DuckDBPyConnection, kind: str, spec: TableSpec, columns: Sequence[Column]) -> None:

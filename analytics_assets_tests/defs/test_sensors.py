@@ -14,10 +14,12 @@ import pytest
 
 from analytics_assets.defs.automation import landing
 from analytics_assets.defs.freshness import PROMISES, TIER_SENSORS, answer
+from analytics_assets.defs.instance import WORKER_LOCK
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.quality.results import keep
+from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import rollback
 from analytics_assets.warehouse.table import replace_all
 from analytics_assets_tests.builders import NOW, Line, a_config, an_event, rows_of, write_events
@@ -133,6 +135,22 @@ def test_runs_that_ended_and_other_jobs_hold_nothing_up(home: DataHome, instance
     going(instance, "ingest", dg.DagsterRunStatus.FAILURE)
     going(instance, "refresh", dg.DagsterRunStatus.STARTED)
     assert len(ask(landing, instance)) == 1
+
+
+def test_files_are_left_to_a_worker_as_long_as_it_lives(home: DataHome, instance: dg.DagsterInstance) -> None:
+    settled(home.land("a.ndjson", [a_call()]))
+    with Home(home.root).lock(WORKER_LOCK):
+        assert ask(landing, instance) == "1 file waits; the resident worker takes what it finds"
+    assert len(ask(landing, instance)) == 1
+
+
+def test_a_worker_does_the_work_of_its_tier_and_of_no_other(home: DataHome, instance: dg.DagsterInstance) -> None:
+    load(home, "2025-03-10", now=datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=50))
+    strictest, *others = TIER_SENSORS
+    with Home(home.root).lock(WORKER_LOCK):
+        assert str(ask(strictest, instance)).startswith("the resident worker starts it (acme: received ")
+        assert [ranges_of(ask(sensor, instance)) for sensor in others] == [[("2025-03-10", "2025-03-10")]] * len(others)
+    assert ranges_of(ask(strictest, instance)) == [("2025-03-10", "2025-03-10")]
 
 
 # The tiers

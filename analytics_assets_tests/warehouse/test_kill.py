@@ -72,7 +72,7 @@ def tables(line: Line) -> list[object]:
     return [
         line.digest(EVENTS),
         line.rows(REJECTED, without=("batch_id", "received_at", "copy")),
-        line.rows(BATCHES, without=("seconds",)),
+        line.rows(BATCHES, without=("seconds", "loaded_at")),
     ]
 
 

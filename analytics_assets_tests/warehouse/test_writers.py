@@ -79,3 +79,16 @@ def test_what_is_loaded_while_others_rebuild_and_publish_is_seen_whole(open_line
     line.rebuild()
     line.publish()
     assert rows_of(path, "select count(*) from events") == [(900,)]
+
+
+def test_a_day_waits_again_if_another_run_built_newer_sessions_between_its_stages(open_line: Opener) -> None:
+    """Else its marts would count events that its sessions do not know, and no publish would ever be right again."""
+    line, later = open_line(), at(day=9)
+    line.load([an_event("m1")])
+    line.sessions([DAY])
+    line.load([an_event("m2", timestamp=at(5)), an_event("m3", timestamp=later)])
+    line.sessions([later.date()])
+    line.pipeline.rebuild_marts(line.con, [DAY])
+    assert line.pipeline.pending(line.con) == [DAY, later.date()]
+    line.rebuild()
+    assert line.pipeline.pending(line.con) == []
