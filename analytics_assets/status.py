@@ -140,7 +140,8 @@ def show_budgets(budgets: Sequence[dict[str, Any]]) -> None:
         states = [budget["state"] for budget in mine]
         bad = ", ".join(f"{states.count(state)} {state}" for state in ("freeze", "page", "warn") if state in states)
         used = f"{least['bad_minutes']:,.0f} of {least['budget_minutes']:,.0f} min"
-        shown.append((slo, tier, f"{max(least['remaining'], 0):.0%}", used, least["tenant_id"], bad or "ok"))
+        whose = least["tenant_id"] if least["bad_minutes"] else None
+        shown.append((slo, tier, f"{max(least['remaining'], 0):.0%}", used, whose, bad or "ok"))
     show(("objective", "tenant tier", "budget left", "used", "least has", "state"), shown)
 
 
