@@ -33,14 +33,15 @@ _BY_DAY = (
     "sessions", "page_views", "runaway_sessions", "stg_events", "stg_sessions", "events_hourly", "events_daily",
     "properties_daily", "revenue_daily", "funnel_daily", "cohort_retention_weekly", "quality_results",
 )  # fmt: skip
-_LAST_DAY = "2011-12-09"
+# A day like those before it, which no check holds.
+_DAY = "2011-11-10"
 _ORDER = ["near-real-time", "hourly", "released"]
 # Nothing here takes so long unless it is broken.
 _PATIENCE = 600.0
 
 
 def measure(bench: Bench) -> Measured:
-    rounds = 1 if bench.small else 5
+    rounds = 1 if bench.small else 3
     work = bench.folder("contention")
     try:
         config = work / "config"
@@ -190,7 +191,7 @@ def _backfill(port: int) -> None:
 def _launch(port: int, tier: str) -> str:
     """Ask for a day of a tier's work, as its sensor does; returns the run."""
     tags = {"dagster/sensor_name": tier, "analytics/tier": tier}
-    tags |= {f"dagster/asset_partition_range_{end}": _LAST_DAY for end in ("start", "end")}
+    tags |= {f"dagster/asset_partition_range_{end}": _DAY for end in ("start", "end")}
     parameters = {
         "selector": {
             "repositoryLocationName": "analytics_assets.definitions", "repositoryName": "__repository__",
