@@ -70,6 +70,9 @@ def measure(bench: Bench) -> Measured:
             _until(lambda: all(_started(instance, run_id) for run_id in together))
             order = [_queue_of(instance, run_id) for run_id in sorted(together, key=lambda one: _started(instance, one) or 0)]
             first = {line.queue: asdict(line) for line in queue_waits(instance, since)}
+            bench.say(
+                "contention: started were " + ", ".join(f"{queue} after {first[queue]['longest']:.0f} s" for queue in order)
+            )
             bench.say(f"contention: {rounds} more of each while the backfill goes")
             beside = []
             for _ in range(rounds):
