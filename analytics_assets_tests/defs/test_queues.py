@@ -16,12 +16,13 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from analytics_assets.commands.common import USAGE
 from analytics_assets.defs import queues
 from analytics_assets.defs.automation import busy
-from analytics_assets.defs.instance import open_instance
+from analytics_assets.defs.instance import configure, open_instance, runs_going
 from analytics_assets.defs.queues import TieredRunCoordinator, queue_waits, release, waiting
 from analytics_assets.freshness.overrides import Override, logged
 from analytics_assets.freshness.queues import load_queues
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.settings import CONFIG, UserError
+from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import NOON
 from analytics_assets_tests.defs.home import REPOSITORY, DataHome, a_data_home
 from analytics_assets_tests.test_cli import analytics
@@ -32,7 +33,7 @@ YEAR = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_part
 BACKFILL = {"dagster/backfill": "abc", **YEAR}
 HOURLY, NEAR = ({"dagster/sensor_name": name, "analytics/tier": name} for name in ("hourly", "near_real_time"))
 # So many runs the daemon reads at once.
-PAGE = 4
+PAGE = 2
 CODE = RepositoryPythonOrigin("python", ModuleCodePointer("analytics_assets.definitions", "defs"))
 
 
@@ -83,8 +84,7 @@ class Queue:
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Queue]:
     with a_data_home(tmp_path) as home:
-        file = home.root / "dagster" / "dagster.yaml"
-        open_instance(home.settings).dispose()
+        file = configure(Home(home.root).dagster) / "dagster.yaml"
         launcher = "run_launcher:\n  module: dagster._core.test_utils\n  class: MockedRunLauncher\n"
         file.write_text(file.read_text() + launcher)
         with open_instance(home.settings) as instance:
@@ -190,6 +190,22 @@ def test_a_backfill_in_the_queue_or_going_is_no_reason_to_wait_for_the_tiers(que
     queue.now = NIGHT
     assert len(queue.started()) == 1
     assert not busy(queue.instance, "refresh")
+
+
+def test_what_waits_for_the_night_is_no_work_that_is_being_done(queue: Queue) -> None:
+    queue.ask("refresh", BACKFILL)
+    assert runs_going(queue.home.settings) == []
+    queue.ask("refresh", {**NEAR, "analytics/why": "acme waits"})
+    assert [(run["job"], run["state"], run["why"]) for run in runs_going(queue.home.settings)] == [
+        ("refresh", "waits", "acme waits")
+    ]
+
+
+@pytest.mark.parametrize(("asset", "job"), [("events", "ingest"), ("sessions", "refresh"), ("analytics_duckdb", "publish")])
+def test_a_run_of_assets_is_known_by_the_work_it_does(asset: str, job: str) -> None:
+    run = dg.DagsterRun(queues.ASSET_JOB, asset_selection=frozenset({dg.AssetKey(asset)}))
+    assert (queues.job_of(run), queues.does(run, job)) == (job, True)
+    assert queues.job_of(dg.DagsterRun(queues.ASSET_JOB, asset_selection=frozenset({dg.AssetKey("users")}))) == "__ASSET_JOB"
 
 
 def test_a_looser_run_in_the_queue_keeps_no_stricter_one_from_being_asked_for(queue: Queue) -> None:
