@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,20 +51,23 @@ def serve(
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     home = Home(settings.home)
-    with suppress(KeyboardInterrupt, DagsterExecutionInterruptedError):
+    with suppress(KeyboardInterrupt, DagsterExecutionInterruptedError), ExitStack() as held:
         try:
             # A sensor that looks whether a worker is here holds the lock for a moment.
-            with home.lock(WORKER_LOCK, wait_seconds=1.0 if parent is None else float("inf")):
-                tell = say if parent is None else _nobody
-                tell("warming up")
-                worker = Worker(settings, say, explain)
-                tell(f"ready; it loads what is dropped into {home.landing}/<tenant>/ (Ctrl-C ends it)")
-                while worker.runs < runs:
-                    if not worker.look(worker.now()):
-                        time.sleep(LOOK_SECONDS)
-                return True
+            held.enter_context(home.lock(WORKER_LOCK, wait_seconds=1.0 if parent is None else float("inf")))
         except Busy:
             raise UserError("a worker serves this data home already (`analytics dev` starts one); end that one first") from None
+        tell = say if parent is None else _nobody
+        tell("warming up")
+        worker, stopped = Worker(settings, say, explain), threading.Event()
+        # From here on a signal must not break off what is no step of a run; steps are broken off by Dagster.
+        for number in _STOPPED_BY:
+            signal.signal(number, lambda *_: stopped.set())
+        tell(f"ready; it loads what is dropped into {home.landing}/<tenant>/ (Ctrl-C ends it)")
+        while worker.runs < runs and not stopped.is_set():
+            if not worker.look(worker.now()):
+                stopped.wait(LOOK_SECONDS)
+        return not stopped.is_set()
     return False
 
 

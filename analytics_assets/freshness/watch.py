@@ -1,7 +1,7 @@
 """Freshness over a data home: the evidence is read from batches, landing files and the published version, then judged."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,7 +70,7 @@ class Watch:
     def fact(self, con: duckdb.DuckDBPyConnection, events_version: int, now: datetime) -> Fact:
         """`freshness_status` as it is once `events_version` is published."""
         found = judge(self.promises, self.tenants, self._evidence(con, events_version, None, now), now)
-        return Fact(FRESHNESS_STATUS, [astuple(status) for status in found])
+        return Fact(FRESHNESS_STATUS, [tuple(vars(status).values()) for status in found])
 
     def _evidence(self, con: duckdb.DuckDBPyConnection, shown: int | None, held_since: str | None, now: datetime) -> Evidence:
         """The evidence where readers see the events of version `shown` (None: nothing yet).
