@@ -79,10 +79,9 @@ def _show_failed(failed: Sequence[dict[str, Any]], most: int = 50) -> None:
     ]  # fmt: skip
     show(("day", "table", "failed", "tenant", "observed", "expected", "what follows"), rows)
     for row in failed[:most]:
-        for sample in row["samples"][:1]:
-            shown = ", ".join(f"{name} {value}" for name, value in sample.items() if not str(value).endswith("masked)"))
-            say(f"for example, {row['expectation']}: {shown}")
-    if any(row["samples"] for row in failed[:most]):
+        if row["example"]:
+            say(f"for example, {row['expectation']}: {row['example']}")
+    if any(row["example"] for row in failed[:most]):
         click.echo()
     if len(failed) > most:
         say(f"and {len(failed) - most:,} more; --day, --tenant and --table narrow, --json has all")

@@ -12,6 +12,7 @@ from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.quality.masks import example
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.warehouse.expectation import Expectation, schema_of
@@ -120,7 +121,7 @@ def _failures(failed: "Sequence[QualityResult]") -> list[dg.TableRecord]:
         dg.TableRecord(
             {"tenant": result.tenant or "(all)", "day": str(result.partition),
              "observed": "" if result.observed is None else f"{result.observed:,.6g}", "expected": result.expected,
-             "rows at fault": result.samples or ""}
+             "for example": example(result.samples)}
         )
         for result in failed
     ]  # fmt: skip
