@@ -25,7 +25,7 @@ def masked(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def example(samples: str | None) -> str:
     """What `masked_json` left readable of the first row, in a line; nothing of no rows."""
-    first = next(iter(json.loads(samples or "[]")), {})
+    first: dict[str, Any] = next(iter(json.loads(samples or "[]")), {})
     return ", ".join(f"{name} {value}" for name, value in first.items() if not str(value).endswith("masked)"))
 
 

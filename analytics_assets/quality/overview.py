@@ -60,7 +60,8 @@ def overview(
         "counts": {name: counts.get(name, 0) for name in ("pass", "fail", "unknown")},
         "holding": len(holding),
         "failed": [
-            {**asdict(one), "samples": json.loads(one.samples or "[]"), "example": example(one.samples), "means": _means(one, holding, incidents)}
+            {**asdict(one), "samples": json.loads(one.samples or "[]"), "example": example(one.samples),
+             "means": _means(one, holding, incidents)}
             for one in results
         ],
         "unknown": groups,
