@@ -19,7 +19,6 @@ from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
-from analytics_assets.aside import Chosen, Wanted, set_aside
 from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
@@ -225,16 +224,6 @@ class Pipeline:
             report = self.intake.replay(con, batch, again, dry_run=dry_run)
             reports.append(report)
         return reports
-
-    def set_aside(
-        self, con: duckdb.DuckDBPyConnection, wanted: Wanted, reason: str, now: datetime, *, dry_run: bool,
-        files: Sequence[Path] = (),
-    ) -> Chosen:  # fmt: skip
-        """Take stored events out until a replay is asked for by `reason` (see `aside`); their days wait for a rebuild."""
-        rules = self.settings.limits.sessions
-        return set_aside(
-            con, self.intake, self.gate, self.sources, rules, wanted, reason, now, files=files, dry_run=dry_run
-        )  # fmt: skip
 
     # Rebuilding the tables behind events
 

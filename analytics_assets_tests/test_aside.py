@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analytics_assets.aside import Chosen, Wanted
+from analytics_assets.aside import Chosen, Wanted, set_aside
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.landing import Landed
@@ -34,7 +34,11 @@ FAULT = Wanted("acme", DAY, expectation="events_text_is_readable")
 
 
 def aside(line: Line, wanted: Wanted = FAULT, *, dry_run: bool = False, files: tuple[Path, ...] = ()) -> Chosen:
-    return line.pipeline.set_aside(line.con, wanted, REASON, line.now, dry_run=dry_run, files=files)
+    stages = line.pipeline
+    return set_aside(
+        line.con, stages.intake, stages.gate, stages.sources, stages.settings.limits.sessions, wanted, REASON, line.now,
+        dry_run=dry_run, files=files,
+    )  # fmt: skip
 
 
 def bring_back(line: Line, reason: str | None = f"set_aside: {REASON}") -> int:

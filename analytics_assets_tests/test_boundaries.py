@@ -46,7 +46,7 @@ MAY_USE = {
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
     "shown": {"events", "marts", "quality", "sessions", "warehouse"},
-    "pipeline": _LOGIC,
+    "pipeline": _LOGIC - {"aside"},
     "console": {"defs", "events", "pipeline", "settings", "warehouse"},
     "status": _LOGIC | {"console", "defs", "pipeline"},
     "commands": _LOGIC | {"console", "defs", "pipeline", "status"},

@@ -413,7 +413,9 @@ def test_rejected_records_are_replayed_after_a_tenant_was_added(shop: Shop) -> N
 
     declare(shop.home.settings.config, ["acme", "globex", "initech"])
     dry = analytics(*replay)
-    assert dry.out.endswith("nothing was changed; run again with --apply to do it\n")
+    assert dry.out.endswith(
+        "canonical, if applied: new events: 1 (2025-03-14)\nnothing was changed; run again with --apply to do it\n"
+    )
     assert analytics("rejected", "list", "--tenant", "initech", "--json").json["counts"] == told["counts"]
 
     before = shop.version
@@ -423,6 +425,38 @@ def test_rejected_records_are_replayed_after_a_tenant_was_added(shop: Shop) -> N
     assert shop.version == before + 1
     assert analytics("rejected", "list", "--tenant", "initech").out == "no rejected records\n"
     assert analytics("sql", "select tenant_id as t from events where message_id = 'm8'", "--json").json == [{"t": "initech"}]
+
+
+# Quality
+
+
+def test_what_the_checks_say_is_a_table_and_json(shop: Shop) -> None:
+    told = analytics("quality", "--table", "events", "--json").json
+    assert (told["counts"]["fail"], told["holding"]) == (0, 0)
+    assert {row["why"] for row in told["unknown"]} <= {"too little clean history", "too few rows", "nothing to measure"}
+    shown = analytics("quality").out
+    assert shown.startswith("judged: ") and shown.endswith("nothing holds the publish\n")
+
+
+def test_events_are_set_aside_and_brought_back_by_their_reason(shop: Shop) -> None:
+    aside = ("quality", "aside", "--tenant", "acme", "--day", "2025-03-11", "--file", shop.file, "--reason", "sent in pence")
+    dry = analytics(*aside)
+    assert "kept as they came: 1 record\n" in dry.out and dry.out.endswith("run again with --apply to do it\n")
+    events, version = analytics("sql", "select count(*) as n from events", "--json").json[0]["n"], shop.version
+    told = analytics(*aside, "--apply", "--json")
+    assert (told.code, told.json["reason"], told.json["events"]) == (DONE, "set_aside: sent in pence", 1)
+    assert analytics("sql", "select count(*) as n from events", "--json").json == [{"n": events - 1}]
+    assert shop.version == version + 1
+
+    assert "left out: 1 record set aside by hand" in analytics("rejected", "replay").out
+    back = analytics("rejected", "replay", "--reason", "set_aside: sent in pence", "--apply", "--json")
+    assert [batch["events"] for batch in back.json["batches"]] == [1]
+    assert analytics("sql", "select count(*) as n from events", "--json").json == [{"n": events}]
+    assert analytics("quality", "aside", "--tenant", "acme", "--reason", "none").error.startswith("say which events")
+    assert (
+        analytics("quality", "aside", "--tenant", "acme", "--day", "2025-07-01", "--reason", "none").error
+        == "no events match; nothing was set aside"
+    )
 
 
 # Errors

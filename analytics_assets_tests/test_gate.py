@@ -168,6 +168,21 @@ def test_volume_is_learned_from_days_before_the_window_and_a_silent_tenant_is_mi
     assert volumes["globex", days[-1]] == "unknown"
 
 
+def test_a_late_event_of_long_ago_does_not_take_todays_history_away(line: Line) -> None:
+    """Nothing is learned from the window that is judged, so days far apart are windows of their own."""
+    days = [DAY + timedelta(days=7 * n) for n in range(6)]
+    line.now = NOON + timedelta(days=43)
+    line.load([sold(f"{day}-{n}", timestamp=NOON + (day - DAY), received_at=at(day=43)) for day in days for n in range(100)])
+    line.rebuild()
+    line.pipeline.judge(line.con, line.now)
+    today = at(day=42)
+    line.load([sold("now", timestamp=today), sold("late", timestamp=at(day=-300))])
+    line.rebuild()
+    line.pipeline.judge(line.con, line.now)
+    failed = {row["expectation"] for row in line.dicts(QUALITY_RESULTS) if row["success"] == "fail"}
+    assert failed == {"events_volume"}
+
+
 def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() -> None:
     names = [expected.name for suite in suites() for expected in suite.expectations]
     assert len(names) == len(set(names))

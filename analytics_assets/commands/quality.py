@@ -79,9 +79,10 @@ def _show_failed(failed: Sequence[dict[str, Any]], most: int = 50) -> None:
     ]  # fmt: skip
     show(("day", "table", "failed", "tenant", "observed", "expected", "what follows"), rows)
     for row in failed[:most]:
-        if row["samples"]:
-            shown = "; ".join(", ".join(f"{name} {value}" for name, value in sample.items()) for sample in row["samples"][:1])
-            say(f"{row['expectation']}, {row['tenant']}, {row['partition']}, a row at fault: {shown}")
+        if row["example"]:
+            say(f"for example, {row['expectation']}: {row['example']}")
+    if any(row["example"] for row in failed[:most]):
+        click.echo()
     if len(failed) > most:
         say(f"and {len(failed) - most:,} more; --day, --tenant and --table narrow, --json has all")
 
@@ -124,7 +125,7 @@ def aside(
     They leave every table and wait among the rejected records, with the reason. After a fix,
     `analytics rejected replay --reason "set_aside: REASON"` brings each back once.
     """
-    from analytics_assets.aside import Wanted
+    from analytics_assets.aside import Wanted, set_aside
     from analytics_assets.events.intake import utc_now
 
     if not re.fullmatch(r"[^\x00-\x1f]{3,200}", reason.strip()):
@@ -132,7 +133,10 @@ def aside(
     stages = pipeline()
     wanted = Wanted(tenant, _day(day), batch, expectation)
     with stages.connect() as con:
-        chosen = stages.set_aside(con, wanted, reason.strip(), utc_now(), dry_run=not apply, files=files)
+        chosen = set_aside(
+            con, stages.intake, stages.gate, stages.sources, stages.settings.limits.sessions, wanted, reason.strip(), utc_now(),
+            dry_run=not apply, files=files,
+        )  # fmt: skip
     if not chosen.events:
         raise UserError("no events match; nothing was set aside")
     try:
@@ -148,8 +152,9 @@ def aside(
 
 
 def _show_aside(chosen: "Chosen", reason: str, applied: bool) -> None:
-    rows = [(tenant, str(day), f"{events:,}", f"{of:,}") for tenant, day, events, of in chosen.groups]
-    show(("tenant", "day", "set aside" if applied else "would be set aside", "of events"), rows)
+    rows = [(tenant, str(day), f"{events:,} of {of:,}") for tenant, day, events, of in chosen.groups]
+    show(("tenant", "day", "events"), rows)
+    say(f"{counted(chosen.events, 'event')} {'set aside' if applied else 'would be set aside'}")
     other = chosen.events - chosen.as_they_came
     if chosen.as_they_came:
         say(f"kept as they came: {counted(chosen.as_they_came, 'record')}")

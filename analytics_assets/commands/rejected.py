@@ -1,12 +1,18 @@
 """`analytics rejected`: records that could not become events, listed and tried again."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
-from analytics_assets.console import running, say, show, show_batches
+from analytics_assets.console import counted, running, say, show, show_batches
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from analytics_assets.events.intake import BatchReport
+    from analytics_assets.pipeline import Pipeline
 
 
 @click.group()
@@ -54,6 +60,28 @@ def rejected_list(reason: str | None, source: str | None, tenant: str | None, ro
     return DONE
 
 
+def _set_aside(con: "duckdb.DuckDBPyConnection", stages: "Pipeline", source: str | None, tenant: str | None) -> int:
+    """How many records wait that a person set aside."""
+    from analytics_assets.events.tables import REJECTED
+    from analytics_assets.events.withdraw import SET_ASIDE
+
+    return con.execute(
+        f"select count(*) from ({stages.table(REJECTED).snapshot().select()}) where starts_with(reason, $1) "
+        "and ($2 is null or source = $2) and ($3 is null or tenant_id = $3)",
+        [SET_ASIDE, source, tenant],
+    ).fetchall()[0][0]
+
+
+def _outcome(report: "BatchReport", applied: bool) -> str:
+    """What a replay changes, or would, in a line."""
+    days = ", ".join(map(str, report.days[:3])) + (f" and {len(report.days) - 3} more" if len(report.days) > 3 else "")
+    parts = [f"new events: {report.events:,}" + (f" ({days})" if days else "")]
+    if report.duplicates:
+        parts.append(f"there already, so no longer rejected: {report.duplicates:,}")
+    parts += [f"still {reason}: {count:,}" for reason, count in report.rejected_by_reason.items()]
+    return f"{report.source}{'' if applied else ', if applied'}: {'; '.join(parts)}"
+
+
 @rejected.command("replay")
 @_filters
 @click.option("--apply", is_flag=True, help="Do it; without this the command only shows what would change.")
@@ -61,13 +89,15 @@ def rejected_list(reason: str | None, source: str | None, tenant: str | None, ro
 def rejected_replay(reason: str | None, source: str | None, tenant: str | None, apply: bool, as_json: bool) -> int:
     """Try rejected records again, after a fix.
 
-    A fix is a change of the mapping, of the tenants or of a limit.
+    A fix is a change of the mapping, of the tenants or of a limit. Records that were set aside by hand are only taken
+    when --reason names theirs.
     """
     from analytics_assets.events.intake import utc_now
 
     stages = pipeline()
     with stages.connect() as con:
         reports = stages.replay_rejected(con, utc_now(), reason=reason, source=source, tenant=tenant, dry_run=not apply)
+        aside = 0 if reason else _set_aside(con, stages, source, tenant)
     try:
         if apply and any(report.events for report in reports):
             with running(settings()) as jobs:
@@ -77,6 +107,10 @@ def rejected_replay(reason: str | None, source: str | None, tenant: str | None, 
             echo_json({"applied": apply, "batches": [report.as_row() for report in reports]})
         elif reports:
             show_batches(reports)
+            for report in reports:
+                say(_outcome(report, apply))
+    if aside and not as_json:
+        say(f"left out: {counted(aside, 'record')} set aside by hand; --reason takes them, `analytics rejected list` names it")
     if not as_json and not (reports and apply):
         say("nothing was changed; run again with --apply to do it" if reports else "no rejected records match")
     return DONE

@@ -1,6 +1,7 @@
 """The verdicts as an asset, and each expectation as a check on the table that it judges: one step for all."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,6 +12,7 @@ from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.quality.masks import example
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.warehouse.expectation import Expectation, schema_of
@@ -92,15 +94,7 @@ def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]")
     unknown = [result for result in found if result.success == "unknown"]
     passed = not failed and (len(unknown) < len(found) or not found)
     severe = failed and expected.severity == "block"
-    rows = [
-        dg.TableRecord(
-            {"verdict": result.success, "tenant": result.tenant or "", "day": str(result.partition),
-             "observed": "" if result.observed is None else f"{result.observed:,.6g}", "expected": result.expected,
-             "why": result.reason, "rows at fault": result.samples or ""}
-        )
-        for result in (failed or unknown)[:_SHOWN]
-    ]  # fmt: skip
-    shown = {"verdicts": dg.MetadataValue.table(rows)} if rows else {}
+    shown = _table("what failed", _failures(failed)) or _table("what is unknown", _reasons(unknown))
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=expected.name,
@@ -108,8 +102,37 @@ def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]")
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
         description=str(failed[0]) if failed else "unknown: too little is known yet" if not passed else None,
         metadata={
+            # Dagster calls every one of these checks non-blocking (see `_check`).
+            "a failure": "refuses the publish" if expected.severity == "block" else "is a warning",
             "failed": len(failed),
             "unknown": len(unknown),
+            "passed": len(found) - len(failed) - len(unknown),
             **shown,
         },
     )
+
+
+def _table(name: str, rows: list[dg.TableRecord]) -> dict[str, dg.TableMetadataValue]:
+    return {name: dg.MetadataValue.table(rows[:_SHOWN])} if rows else {}
+
+
+def _failures(failed: "Sequence[QualityResult]") -> list[dg.TableRecord]:
+    return [
+        dg.TableRecord(
+            {"tenant": result.tenant or "(all)", "day": str(result.partition),
+             "observed": "" if result.observed is None else f"{result.observed:,.6g}", "expected": result.expected,
+             "for example": example(result.samples)}
+        )
+        for result in failed
+    ]  # fmt: skip
+
+
+def _reasons(unknown: "Sequence[QualityResult]") -> list[dg.TableRecord]:
+    """Why, the most frequent first, instead of a row a day."""
+    days: dict[str, list[date]] = {}
+    for result in unknown:
+        days.setdefault(result.reason, []).append(result.partition)
+    return [
+        dg.TableRecord({"why": why, "verdicts": len(of), "first day": str(min(of)), "last day": str(max(of))})
+        for why, of in sorted(days.items(), key=lambda item: -len(item[1]))
+    ]

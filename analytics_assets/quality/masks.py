@@ -23,6 +23,12 @@ def masked(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _masked(name, value) for name, value in row.items() if value is not None}
 
 
+def example(samples: str | None) -> str:
+    """What `masked_json` left readable of the first row, in a line; nothing of no rows."""
+    first: dict[str, Any] = next(iter(json.loads(samples or "[]")), {})
+    return ", ".join(f"{name} {value}" for name, value in first.items() if not str(value).endswith("masked)"))
+
+
 def masked_json(rows: list[dict[str, Any]]) -> str:
     return json.dumps([masked(row) for row in rows], default=str)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from analytics_assets.quality.masks import example
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.settings import Incident
 from analytics_assets.warehouse.table import Snapshot
@@ -59,7 +60,8 @@ def overview(
         "counts": {name: counts.get(name, 0) for name in ("pass", "fail", "unknown")},
         "holding": len(holding),
         "failed": [
-            {**asdict(one), "samples": json.loads(one.samples or "[]"), "means": _means(one, holding, incidents)}
+            {**asdict(one), "samples": json.loads(one.samples or "[]"), "example": example(one.samples),
+             "means": _means(one, holding, incidents)}
             for one in results
         ],
         "unknown": groups,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_assets.events.schema import EVENTS
-from analytics_assets.quality.masks import SHOWN, masked, masked_json
+from analytics_assets.quality.masks import SHOWN, example, masked, masked_json
 
 ROW = {
     "tenant_id": "acme", "user_id": "u-17850", "anonymous_id": "device-1", "message_id": "m1", "event": "Product Ordered",
@@ -29,6 +29,13 @@ def test_what_identifies_is_masked_and_only_says_how_long_it_is() -> None:
         "(8 characters masked)", "(2 characters masked)", "(27 characters masked)", "(masked)",
     }  # fmt: skip
     assert "campaign" not in shown
+
+
+def test_an_example_is_what_is_left_to_read() -> None:
+    assert example(masked_json([{"tenant_id": "acme", "user_id": "u-17850", "revenue": 2.5}, {"tenant_id": "other"}])) == (
+        "tenant_id acme, revenue 2.5"
+    )
+    assert example(None) == ""
 
 
 def test_an_id_in_the_place_of_a_category_is_masked() -> None:
