@@ -12,8 +12,8 @@ from analytics_assets.alerts.declared import load_alert_rules
 from analytics_assets.alerts.problems import RULES
 from analytics_assets.cli import cli
 from analytics_assets.freshness.tables import FRESHNESS_STATUS
-from analytics_assets.pipeline import Pipeline
-from analytics_assets.settings import CONFIG, PROJECT, Settings
+from analytics_assets.settings import CONFIG, PROJECT
+from analytics_assets.shown import published
 from analytics_assets.slo.tables import RELEASE_GATE, SLO_DEFINITIONS, SLO_ERROR_BUDGET, SLO_MEASUREMENTS
 from analytics_assets.warehouse.publish import PUBLISHED_TABLES
 
@@ -78,8 +78,8 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_queries_ask_tables_and_columns_that_are_published(page: Path, tmp_path: Path) -> None:
-    specs = {spec.name: spec for spec in (*Pipeline(Settings(tmp_path)).published, *FACTS)}
+def test_queries_ask_tables_and_columns_that_are_published(page: Path) -> None:
+    specs = {spec.name: spec for spec in (*published(), *FACTS)}
     for words in commands(page):
         if words[0] == "sql":
             (table,) = re.findall(r"from (\w+)", words[1])
