@@ -13,12 +13,17 @@ import pytest
 
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.conditions import runs_for, see
+from analytics_assets.defs.instance import WORKER_LOCK
 from analytics_assets.defs.queues import ASSET_JOB
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.quality.results import keep
 from analytics_assets.quality.tables import QualityResult
+from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import Line, at
 from analytics_assets_tests.defs.home import REPOSITORY, DataHome, a_call, a_data_home
+
+# Dagster warns of what its own tester uses.
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 
 BACKFILL = {"analytics/queue": "heavy", "dagster/priority": "-1"}
 SESSIONS, PUBLISHED = dg.AssetKey("sessions"), dg.AssetKey("analytics_duckdb")
@@ -211,6 +216,20 @@ def test_a_looser_run_that_waits_holds_up_no_stricter_one(automation: Automation
     automation.run(dg.DagsterRunStatus.QUEUED, {"analytics/queue": "hourly", "dagster/priority": "20"})
     automation.load("2026-03-10", now=at())
     assert len(automation.tick(at())) == 1
+
+
+def test_what_the_resident_worker_serves_is_left_to_it(automation: Automation) -> None:
+    automation.load("2026-03-10", now=at())
+    with Home(automation.home.root).lock(WORKER_LOCK):
+        assert automation.evaluate(at()) == NOTHING
+    assert automation.evaluate(at()) == ({"2026-03-10"}, True)
+
+
+def test_looser_tiers_are_asked_for_beside_the_resident_worker(automation: Automation) -> None:
+    automation.own(tier="hourly")
+    automation.load("2026-03-10", now=at())
+    with Home(automation.home.root).lock(WORKER_LOCK):
+        assert spans(automation.tick(at(40))) == [("2026-03-10", "2026-03-10", "hourly")]
 
 
 # Late data
