@@ -201,7 +201,7 @@ def measure(bench: Bench) -> Measured:
         shutil.rmtree(folder)
         outcomes[fault.hard].append(outcome)
         bench.say(f"{outcome.verdict:8} {('hard: ' if fault.hard else '') + fault.name:50} {', '.join(outcome.by[:4])}")
-    bench.say(f"{control.verdict:8} {control.fault} {', '.join(control.by)}")
+    bench.say(f"{'published' if control.verdict == 'missed' else control.verdict} {control.fault} {', '.join(control.by)}")
     days, numbers, alarms = replay(bench.folder("replay") / "home", bench.say, 60 if bench.small else None)
     meant, hard = outcomes[False], outcomes[True]
     held = {day for day, severity, _ in alarms if severity == "block"}
