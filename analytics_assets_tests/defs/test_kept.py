@@ -20,7 +20,9 @@ class Nursery:
         self.kept = Kept("the child", self.start, self.said.append, clock=lambda: self.now)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        self.children.append(subprocess.Popen([sys.executable, "-S", "-c", self.code]))
+        # Tests in the background ignore Ctrl-C, with which Dagster ignores SIGTERM too; children would inherit that.
+        command = [sys.executable, "-S", "-c", self.code]
+        self.children.append(subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL)))
         return self.children[-1]
 
     def ends_after(self, seconds: float) -> None:
