@@ -59,10 +59,14 @@ def serve(
             raise UserError("a worker serves this data home already (`analytics dev` starts one); end that one first") from None
         tell = say if parent is None else _nobody
         tell("warming up")
-        worker, stopped = Worker(settings, say, explain), threading.Event()
-        # From here on a signal must not break off what is no step of a run; steps are broken off by Dagster.
+        stopped = threading.Event()
+        # From here on a signal must not break off a library in the middle; steps of runs are broken off by Dagster.
         for number in _STOPPED_BY:
             signal.signal(number, lambda *_: stopped.set())
+        worker = Worker(settings, say, explain)
+        worker.warm_up(stopped.is_set)
+        if stopped.is_set():
+            return False
         tell(f"ready; it loads what is dropped into {home.landing}/<tenant>/ (Ctrl-C ends it)")
         while worker.runs < runs and not stopped.is_set():
             if not worker.look(worker.now()):
@@ -89,7 +93,7 @@ def _end_with(parent: int) -> None:
 
 
 class Worker:
-    """Looks for work and does it. Warm when it is made."""
+    """Looks for work and does it."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], explain: Callable[[BaseException], str]) -> None:
         from analytics_assets.events.intake import utc_now
@@ -100,7 +104,16 @@ class Worker:
         self._failed_on: str | None = None
         self._cursor: str | None = None
         self._due_next = 0.0
-        _warm_up(self._stages)
+
+    def warm_up(self, stopped: Callable[[], bool]) -> None:
+        """Import and parse what the first delivery would otherwise wait for: sources, the dbt project, Great Expectations."""
+        from analytics_assets.marts.build import manifest
+        from analytics_assets.quality.judge import warm_up
+
+        stages = self._stages
+        for warm in (lambda: stages.sources, lambda: manifest(stages.home.work / "dbt"), warm_up):
+            if not stopped():
+                warm()
 
     @property
     def _stages(self) -> "Pipeline":
@@ -163,13 +176,3 @@ class WarmPipeline(PipelineResource):
 
 # Dagster copies a resource for each run; what is to outlive runs stands here.
 _WARM: dict[str, Any] = {}
-
-
-def _warm_up(stages: "Pipeline") -> None:
-    """Import and parse what the first delivery would otherwise wait for: sources, dbt and its project, Great Expectations."""
-    from analytics_assets.marts.build import manifest
-    from analytics_assets.quality.judge import warm_up
-
-    stages.sources  # noqa: B018
-    manifest(stages.home.work / "dbt")
-    warm_up()
