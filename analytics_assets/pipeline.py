@@ -29,6 +29,7 @@ from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
+from analytics_assets.labelling import labelled
 from analytics_assets.landing import (
     Landed,
     StillWritten,
@@ -47,6 +48,7 @@ from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
     resolved_identities,
+    seen_by_marts,
     stitched,
     users,
     window,
@@ -338,11 +340,11 @@ class Pipeline:
             con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
             identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
             con.execute(f"create table resolved as {identities}")
-            con.execute("create view identities as select tenant_id, id as anonymous_id, as_device as user_id from resolved")
             asked = f"{_bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
-            con.execute(f"create view events as {stitched(asked, _RESOLVED, EVENTS.column_names)}")
             sessions = self.table(SESSIONS).snapshot().select()
-            con.execute(f"create view sessions as {stitched(sessions, _RESOLVED, SESSIONS.column_names)}")
+            views = seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, _RESOLVED)
+            for name, select in views.items():
+                con.execute(f"create view {name} as {select}")
 
     def _stitched(self, con: duckdb.DuckDBPyConnection, spec: TableSpec) -> str:
         identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
@@ -455,8 +457,9 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
+            tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts)
             out = publish(
-                self.home, publishables(self.table, version), now=now, checks=CHECKS, release=release, progress=progress,
+                self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
                 facts=facts, keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)

@@ -35,12 +35,12 @@ class _Lines(yaml.CSafeLoader):
 
 def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Any] = set()
+    loader.flatten_mapping(node)
     for key, _ in node.value:
         name = loader.construct_object(key)
         if name in seen:
             raise yaml.MarkedYAMLError(problem=f"'{name}' is declared twice; keep one", problem_mark=key.start_mark)
         seen.add(name)
-    loader.flatten_mapping(node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
