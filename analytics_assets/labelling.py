@@ -71,7 +71,7 @@ def labelled(
     rows = [
         *(found.as_row() for spec in (*(table.spec for table in tables), *FACTS) for name in spec.column_names
           if (found := labels.of(spec.name, name)) is not None),
-        *(key.as_row() for key in labels.keys()),
+        *(key.as_row() for key in labels.every_key()),
         *((EVENTS.name, f"properties.{key}", None, None, "hidden", *[None] * 6) for key in sorted({one.key for one in waits})),
     ]  # fmt: skip
     hidden = sorted({one.tenant for one in waits})
@@ -117,7 +117,7 @@ def written(settings: Settings, specs: Sequence[TableSpec], work: Path) -> dict[
 
 
 def _without_hidden(table: Publishable, labels: Labels, sources: Sequence[str], tenants: Sequence[str]) -> Publishable:
-    """The events without keys that wait. No table counts the keys of a context: there every row is looked at when it is read."""
+    """The events without keys that wait. No table counts the keys of a context: there it is looked at when it is read."""
     changed = []
     for column in JSON_COLUMNS:
         if column == "context" or tenants:
@@ -175,11 +175,8 @@ def _sessions() -> dict[str, Relation]:
         build_sessions(watched, "select * from events", [_SOME_DAY], SessionRules())
         merge_identities(watched, "select * from events", "select * from identities")
         made = traced.known
-        known = {
-            IDENTITIES.name: itself(IDENTITIES),
-            SESSIONS.name: made["new_sessions"],
-            PAGE_VIEWS.name: made["new_page_views"],
-        }
+        known = {spec.name: made[f"new_{spec.name}"] for spec in (SESSIONS, PAGE_VIEWS)}
+        known[IDENTITIES.name] = itself(IDENTITIES)
         resolved = resolved_identities("select * from identities")
         shown = {
             spec.name: relation_of(con, stitched(f"select * from {spec.name}", resolved, spec.column_names), known)

@@ -7,8 +7,8 @@ from analytics_assets.warehouse.spec import TableSpec
 
 _HEAD = """# What every field is
 
-Written by `analytics privacy document` from `analytics_assets/config/taxonomy.yaml` and the SQL that computes the tables; a test
-fails when they part ways. Change the declarations, not this page.
+Written by `analytics privacy document` from `analytics_assets/config/taxonomy.yaml` and the SQL that computes the tables; a
+test fails when they part ways. Change the declarations, not this page.
 
 | handling | labels | what it means where data leave the house |
 |---|---|---|
@@ -31,7 +31,7 @@ def document(labels: Labels, specs: Sequence[TableSpec]) -> str:
     for spec in specs:
         fields = [found for name in spec.column_names if (found := labels.of(spec.name, name)) is not None]
         parts.append(f"## {spec.name}\n\n{_summary(fields)}\n\n{_table(fields)}\n")
-    keys = list(labels.keys())
+    keys = list(labels.every_key())
     for column, source in dict.fromkeys((key.field.split(".")[0], key.source) for key in keys):
         chosen = [key for key in keys if (key.field.split(".")[0], key.source) == (column, source)]
         whose = "events of any source" if source == "every_source" else f"events of the source {source}"

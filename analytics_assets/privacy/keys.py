@@ -4,7 +4,7 @@ The raw events keep every key. Readers get a JSON object without the keys that i
 all have one, else put together again from those that do. DuckDB 1.0 must read that, so it does without lambdas.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from json import dumps
@@ -43,17 +43,17 @@ def waiting(
         "select tenant_id, event, property, quarantined, sum(events)::bigint, min(date) "
         f"from ({properties_daily}) group by all order by 5 desc, 1, 2, 3"
     ).fetchall()
+
+    def waits(tenant: str, key: str) -> bool:
+        # A tenant of which no batch tells anything has only the keys that every source may send.
+        of_it = (of_tenant.get(tenant, set()) | anyone) or {EVERY_SOURCE}
+        return any(key not in known.get(source, known[EVERY_SOURCE]) for source in of_it)
+
     return [
         Waiting(tenant, event, key, events, first)
         for tenant, event, key, quarantined, events, first in counted
-        if quarantined
-        or any(key not in known.get(source, known[EVERY_SOURCE]) for source in _or_any(of_tenant.get(tenant, set()) | anyone))
+        if quarantined or waits(tenant, key)
     ]
-
-
-def _or_any(sources: Iterable[str]) -> Iterable[str]:
-    """A tenant of which no batch tells anything has only the keys that every source may send."""
-    return sources or (EVERY_SOURCE,)
 
 
 def shown(column: str, labels: Labels, sources: Sequence[str], tenants: Sequence[str] | None = None) -> str:

@@ -34,9 +34,7 @@ FIELD_TAXONOMY = TableSpec(
         Column("field", "VARCHAR", "Column, or column and path of a key with dots."),
         Column("source", "VARCHAR", "Declared source whose events have the key; every_source for any; empty for a column."),
         Column("label", "VARCHAR", "operational, behavioural, quasi_identifier, identifier, restricted; empty: waits for one."),
-        Column(
-            "handling", "VARCHAR", "sent, masked or excluded where data leave the house; hidden while it waits for a label."
-        ),
+        Column("handling", "VARCHAR", "sent, masked or excluded where data leave the house; hidden while it waits."),
         Column("category", "VARCHAR", "Data category by its name in Fides' taxonomy; empty where that has none."),
         Column("purpose", "VARCHAR", "What it is kept for: a data use by its name in Fides' taxonomy."),
         Column("retention", "VARCHAR", "Retention class."),
@@ -137,7 +135,7 @@ class Labels:
             loosened_by=str(loosened) if loosened else None,
         )
 
-    def keys(self) -> Iterator[Labelled]:
+    def every_key(self) -> Iterator[Labelled]:
         """Every labelled key of what senders fill."""
         for column, by_source in self.taxonomy.keys.items():
             for source, keys in by_source.items():
@@ -185,8 +183,9 @@ class Labels:
         """(place, sentence) of a loosening that loosens nothing, and of a key inside one that says less than it holds."""
         for table, columns in self.taxonomy.loosened.items():
             for column, loosened in columns.items():
-                origins = [self.field(origin) for origin in self._lineage[table][column]]
-                inherited = strictest(one.label for one in origins if one) if any(origins) else loosened.label
+                origins = [self.field(origin) for origin in self._lineage.get(table, {}).get(column, ())]
+                # A column of which nothing is known yet is told of when it is to be published.
+                inherited = strictest(one.label for one in origins if one) if any(origins) else "restricted"
                 if LABELS.index(loosened.label) >= LABELS.index(inherited):
                     sentence = f"'{column}' inherits {inherited}, which {loosened.label} does not loosen; remove it"
                     yield ("loosened", table, column), sentence
@@ -197,9 +196,7 @@ class Labels:
                     if dot and above not in keys:
                         yield ("keys", name, source, path), f"'{path}' lies in '{above}', which has no label; label that too"
                     elif dot and LABELS.index(keys[above].label) < LABELS.index(own.label):
-                        sentence = (
-                            f"'{path}' is {own.label}, and '{above}', which holds it, only {keys[above].label}; raise that"
-                        )
+                        sentence = f"'{path}' is {own.label}, but '{above}', which holds it, {keys[above].label}; raise that"
                         yield ("keys", name, source, path), sentence
 
 
@@ -212,5 +209,5 @@ def read_lineage(path: Path = LINEAGE) -> Lineage:
 def lineage_text(lineage: Lineage) -> str:
     """The lineage as a file, which `read_lineage` reads."""
     tables = {name: {column: sorted(origins) for column, origins in columns.items()} for name, columns in lineage.items()}
-    head = "# Which fields the values of each computed column come from; `*` are the rows. Written by `analytics privacy document`.\n\n"
+    head = "# Where the values of computed columns come from; `*` are the rows. Written by `analytics privacy document`.\n\n"
     return head + yaml.safe_dump(tables, sort_keys=False, default_flow_style=None, width=125)

@@ -17,6 +17,8 @@ from analytics_assets.warehouse.spec import TableSpec
 Label = Literal["operational", "behavioural", "quasi_identifier", "identifier", "restricted"]
 # From the loosest to the strictest.
 LABELS: tuple[Label, ...] = get_args(Label)
+Fault = tuple[tuple[str, ...], str]
+"""(place in the file, sentence)"""
 # The columns of `events` that hold what senders fill with keys of their own.
 JsonColumn = Literal["properties", "context"]
 JSON_COLUMNS: tuple[JsonColumn, ...] = get_args(JsonColumn)
@@ -128,17 +130,14 @@ class Taxonomy(Declared):
     defaults: Defaults
     tables: dict[str, TableLabels]
     keys: dict[JsonColumn, dict[str, dict[str, FieldLabel]]]
-    loosened: dict[str, dict[str, Loosened]] = {}
+    loosened: dict[str, dict[str, Loosened]] = Field({})
 
-    def faults(self, specs: Iterable[TableSpec], derived: Mapping[str, Any], sources: Iterable[str]) -> Iterator[Any]:
+    def faults(self, specs: Iterable[TableSpec], derived: Sequence[str], sources: Iterable[str]) -> Iterator[Fault]:
         """(place, sentence) of what does not fit the tables, those of them that are computed, and the declared sources."""
         columns, known = {spec.name: set(spec.column_names) for spec in specs}, {*sources, EVERY_SOURCE}
         for table, labels in self.tables.items():
             if table in derived:
-                yield (
-                    ("tables", table),
-                    f"'{table}' is computed from other tables and inherits; remove it, or name it in loosened",
-                )
+                yield ("tables", table), f"'{table}' is computed and inherits; remove it, or name it in loosened"
             elif table not in columns:
                 yield ("tables", table), f"there is no table '{table}'; remove it"
             for column in labels.columns.keys() - columns.get(table, labels.columns.keys()):
@@ -166,7 +165,7 @@ def _retentions(declared: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], 
             yield (key,), value
 
 
-def load_taxonomy(path: Path, specs: Iterable[TableSpec], derived: Mapping[str, Any], sources: Iterable[str]) -> Taxonomy:
+def load_taxonomy(path: Path, specs: Iterable[TableSpec], derived: Sequence[str], sources: Iterable[str]) -> Taxonomy:
     """Read the declarations and hold them against tables and sources. Raises ConfigError."""
     taxonomy: Taxonomy = Taxonomy.load(path)
     for place, sentence in taxonomy.faults(specs, derived, sources):
