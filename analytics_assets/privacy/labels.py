@@ -96,8 +96,9 @@ class Labels:
 
     def field(self, name: str) -> Labelled | None:
         """The label of `table.column`, or of `events.properties.path`: of several sources' keys the strictest."""
-        table, column, *path = name.split(".")
-        return self._of_key(table, column, ".".join(path)) if path else self.of(table, column)
+        table, _, rest = name.partition(".")
+        column, _, path = rest.partition(".")
+        return self._of_key(table, column, path) if path else self.of(table, column)
 
     def _declared(self, table: str, name: str, own: FieldLabel, source: str | None = None) -> Labelled:
         of_table, of_file = self.taxonomy.tables[table], self.taxonomy.defaults
@@ -158,6 +159,8 @@ class Labels:
         """
         found = []
         for field in fields:
+            if "." not in field:
+                raise Unlabelled(f"'{field}' is no field; name it as table.column")
             labelled = self.field(field)
             if labelled is None:
                 raise Unlabelled(f"{field} has no label, and only labelled fields may be used; label it in taxonomy.yaml")
