@@ -5,7 +5,7 @@ models, and each statement is read; that takes seconds, so what was found is kep
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -21,7 +21,15 @@ from analytics_assets.marts.project import models
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.privacy.document import document
 from analytics_assets.privacy.keys import Waiting, shown, waiting
-from analytics_assets.privacy.labels import FIELD_TAXONOMY, LINEAGE, Labels, Lineage, lineage_text, read_lineage
+from analytics_assets.privacy.labels import (
+    FIELD_TAXONOMY,
+    LINEAGE,
+    Labels,
+    Lineage,
+    hidden_row,
+    lineage_text,
+    read_lineage,
+)
 from analytics_assets.privacy.lineage import ROWS, Origins, Relation, Traced, itself, relation_of
 from analytics_assets.privacy.taxonomy import JSON_COLUMNS, load_taxonomy
 from analytics_assets.sessions.build import (
@@ -34,15 +42,16 @@ from analytics_assets.sessions.build import (
 )
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, ConfigError, SessionRules, Settings, line_of, read_yaml
+from analytics_assets.slo.tables import SLO_DEFINITIONS, SLO_ERROR_BUDGET, SLO_MEASUREMENTS
 from analytics_assets.warehouse.publish import PUBLISHED_TABLES, Fact, Publishable, PublishRefused
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import Table
 
 _SOME_DAY = date(2026, 3, 10)
-# Tables about the published version itself.
-FACTS = (PUBLISHED_TABLES, FRESHNESS_STATUS, FIELD_TAXONOMY)
-# Which keys the events of a day carry.
-_KEYS = next(spec for spec in mart_tables() if spec.name == "properties_daily")
+# Tables that stand in the published file alone.
+FACTS = (PUBLISHED_TABLES, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, FIELD_TAXONOMY)
+# The mart that tells which keys the events of a day carry.
+_KEYS = "properties_daily"
 
 
 def load_labels(settings: Settings, specs: Sequence[TableSpec], found: Lineage | None = None) -> Labels:
@@ -63,49 +72,45 @@ def source_names(settings: Settings) -> list[str]:
 
 
 def labelled(
-    con: duckdb.DuckDBPyConnection, labels: Labels, sources: Sequence[str], tables: Sequence[Publishable]
-) -> tuple[list[Publishable], Fact]:
-    """The tables as readers may see them, and the table of labels. Raises PublishRefused if a column has no label."""
-    refuse_unlabelled(labels, [*((table.spec, [c.name for c in table.columns]) for table in tables), *_whole(FACTS)])
-    waits = waiting_keys(con, labels, sources, tables)
-    rows = [
-        *(found.as_row() for spec in (*(table.spec for table in tables), *FACTS) for name in spec.column_names
-          if (found := labels.of(spec.name, name)) is not None),
-        *(key.as_row() for key in labels.every_key()),
-        *((EVENTS.name, f"properties.{key}", None, None, "hidden", *[None] * 6) for key in sorted({one.key for one in waits})),
-    ]  # fmt: skip
-    hidden = sorted({one.tenant for one in waits})
-    return [_without_hidden(table, labels, sources, hidden) if table.spec is EVENTS else table for table in tables], Fact(
-        FIELD_TAXONOMY, rows, zlib.crc32(repr(rows).encode())
-    )
+    con: duckdb.DuckDBPyConnection, settings: Settings, specs: Sequence[TableSpec], tables: Sequence[Publishable],
+    facts: Sequence[Fact],
+) -> tuple[list[Publishable], list[Fact]]:  # fmt: skip
+    """The tables as readers may see them, and the facts with the table of labels. Raises PublishRefused, ConfigError.
 
-
-def _whole(specs: Iterable[TableSpec]) -> list[tuple[TableSpec, Sequence[str]]]:
-    return [(spec, spec.column_names) for spec in specs]
-
-
-def refuse_unlabelled(labels: Labels, tables: Sequence[tuple[TableSpec, Sequence[str]]]) -> None:
-    missing = labels.missing([(spec.name, columns) for spec, columns in tables])
-    if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        computed = any(name.split(".")[0] in {spec.name for spec in derived_tables()} for name in missing)
-        cure = "run `analytics privacy document`, which finds where it comes from" if computed else "label it in taxonomy.yaml"
-        raise PublishRefused(f"{named}: no label, and only labelled columns are published; {cure}")
-
-
-def waiting_keys(
-    con: duckdb.DuckDBPyConnection, labels: Labels, sources: Sequence[str], tables: Sequence[Publishable]
-) -> list[Waiting]:
-    """Keys of the events to be published that wait for a label."""
+    A column without a label refuses the publish. A key without one is hidden.
+    """
+    labels, sources = load_labels(settings, specs), source_names(settings)
+    about = [PUBLISHED_TABLES, *(fact.spec for fact in facts), FIELD_TAXONOMY]
+    columns = [(table.spec.name, [column.name for column in table.columns]) for table in tables]
+    columns += [(spec.name, list(spec.column_names)) for spec in about]
+    if missing := labels.missing(columns):
+        raise PublishRefused(unlabelled(missing))
     selects = {table.spec.name: table.select or table.snapshot.select() for table in tables}
-    return waiting(con, selects[_KEYS.name], selects[BATCHES.name], labels, sources)
+    waits = waiting(con, selects[_KEYS], selects[BATCHES.name], labels, sources)
+    found = [labels.of(table, column) for table, names in columns for column in names]
+    rows = [one.as_row() for one in [*found, *labels.every_key()] if one is not None]
+    rows += [hidden_row(f"properties.{key}") for key in sorted({one.key for one in waits})]
+    tenants = sorted({one.tenant for one in waits})
+    shown_tables = [_without_hidden(one, labels, sources, tenants) if one.spec is EVENTS else one for one in tables]
+    return shown_tables, [*facts, Fact(FIELD_TAXONOMY, rows, version=zlib.crc32(repr(rows).encode()))]
+
+
+def unlabelled(missing: Sequence[str]) -> str:
+    """Why nothing is published while these columns have no label, and what to do."""
+    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    computed = {spec.name for spec in derived_tables()}
+    cure = "label it in taxonomy.yaml"
+    if all(name.split(".")[0] in computed for name in missing):
+        cure = "run `analytics privacy document`, which finds where it comes from"
+    return f"{named}: no label, and only labelled columns are published; {cure}"
 
 
 def waiting_now(
     con: duckdb.DuckDBPyConnection, settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table]
 ) -> list[Waiting]:
     """Keys of the events as last built that wait for a label."""
-    counted, batches = (table(spec).snapshot().select() for spec in (_KEYS, BATCHES))
+    counts = next(spec for spec in mart_tables() if spec.name == _KEYS)
+    counted, batches = (table(spec).snapshot().select() for spec in (counts, BATCHES))
     return waiting(con, counted, batches, load_labels(settings, specs), source_names(settings))
 
 

@@ -46,7 +46,7 @@ MAY_USE = {
     "alerts": {"freshness", "quality", "settings", "slo", "warehouse"},
     "quality": {"settings", "warehouse"},
     "privacy": {"settings", "warehouse"},
-    "labelling": {"events", "freshness", "marts", "privacy", "sessions", "settings", "warehouse"},
+    "labelling": {"events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
     "shown": {"events", "marts", "quality", "sessions", "warehouse"},

@@ -47,6 +47,12 @@ FIELD_TAXONOMY = TableSpec(
 )
 
 
+def hidden_row(field: str) -> tuple[Any, ...]:
+    """The row of a key that waits for its label."""
+    given = {"table": "events", "field": field, "handling": "hidden"}
+    return tuple(given.get(name) for name in FIELD_TAXONOMY.column_names)
+
+
 class Unlabelled(UserError):
     """A field has no label, or one that forbids what is asked; the message names field and rule."""
 
