@@ -87,7 +87,8 @@ def labelled(
         raise PublishRefused(unlabelled(missing))
     selects = {table.spec.name: table.select or table.snapshot.select() for table in tables}
     waits = waiting(con, selects[_KEYS], selects[BATCHES.name], labels, sources)
-    found = [labels.of(table, column) for table, names in columns for column in names]
+    every = {spec.name: spec for spec in (*specs, *about)}.values()
+    found = [labels.of(spec.name, column) for spec in every for column in spec.column_names]
     rows = [one.as_row() for one in [*found, *labels.every_key()] if one is not None]
     rows += [hidden_row(f"properties.{key}") for key in sorted({one.key for one in waits})]
     tenants = sorted({one.tenant for one in waits})
