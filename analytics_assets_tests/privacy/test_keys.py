@@ -48,7 +48,7 @@ _NAME = st.sampled_from(["price", "path", "mood", "a/b", "~", 'quo"te', "price.x
 _OBJECT = st.dictionaries(_NAME.filter(lambda text: "\x00" not in text), _VALUE, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["canonical", "online_retail", "a_new_one"]), st.none() | _OBJECT), max_size=4))
 def test_only_labelled_keys_are_shown_as_they_came(
     con: duckdb.DuckDBPyConnection, pipeline: Pipeline, labels: Labels, rows: list[tuple[str, dict[str, Any] | None]]
