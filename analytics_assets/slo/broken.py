@@ -18,11 +18,15 @@ _MENDED_BY_A_PUBLISH = frozenset({"publish", "refresh"})
 
 @dataclass(frozen=True)
 class Delivery:
-    """New events of a tenant: here since `since`, held by version `version` of events (None: not loaded yet)."""
+    """New events of a tenant: here since `since`, held by version `version` of events (None: not loaded yet).
+
+    `late`: all of them are about days far behind what the tenant had sent before, which only the loosest tier requires.
+    """
 
     tenant: str
     since: datetime
     version: int | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,12 @@ def lagging(arrivals: Iterable[Arrival], within: timedelta, now: datetime) -> li
     return union((arrival.since + within, arrival.loaded_at or now) for arrival in arrivals)
 
 
-def late(deliveries: Iterable[Delivery], shown: Shown, promise: timedelta, now: datetime) -> list[Span]:
-    """When readers lacked a delivery longer than was promised."""
+def late(
+    deliveries: Iterable[Delivery], shown: Shown, promise: timedelta, now: datetime, of_late_data: timedelta = timedelta(0)
+) -> list[Span]:
+    """When readers lacked a delivery longer than was promised; `of_late_data` is the promise of late ones, if it is longer."""
     return union(
-        (max(begin, delivery.since + promise), end)
+        (max(begin, delivery.since + (max(promise, of_late_data) if delivery.late else promise)), end)
         for delivery in deliveries
         for begin, end in shown.unseen(delivery.since, delivery.version, now)
     )

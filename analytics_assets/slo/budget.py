@@ -181,7 +181,7 @@ def measure(
         within = timedelta(minutes=objectives.objective("ingestion_lag", tier).limit)
         add("ingestion_lag", tier, tenant, first, lagging(arrivals.get(tenant, ()), within, now))
         promise = min(promises.tier(promises.tier_of(tenant, table)).promise for table in promises.tables)
-        add("freshness", tier, tenant, first, late(deliveries.get(tenant, ()), shown, promise, now))
+        add("freshness", tier, tenant, first, late(deliveries.get(tenant, ()), shown, promise, now, promises.longest))
     first_of_all = min(evidence.first.values(), default=None)
     for tier in objectives.tiers_of(tenants) if first_of_all else ():
         within_seconds = objectives.objective("query_latency", tier).limit

@@ -94,13 +94,18 @@ class ServiceLevels:
         batches = Table(self.home.warehouse, BATCHES).snapshot().select()
         con.execute(
             "create or replace temp table receipts as with parts as ("
-            "select coalesce(least(landed_at, received_at), received_at) as since, events_version, "
+            "select coalesce(least(landed_at, received_at), received_at) as since, events_version, list_max(days) as day, "
             "unnest(coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end, "
-            f"$tenants::varchar[])) as name from ({batches}) where events > 0) select name, since, events_version from parts",
-            {"tenants": list(self.tenants)},
+            f"$tenants::varchar[])) as name from ({batches}) where events > 0) select name, since, events_version, "
+            # Late as `freshness` judges it: what has the loosest promise there must not spend the strictest one here.
+            "coalesce(day + $late_after::int < max(day) over (partition by name order by events_version "
+            "rows between unbounded preceding and 1 preceding), false) as late from parts",
+            {"tenants": list(self.tenants), "late_after": self.promises.late_after_days},
         )
         first = dict(con.execute("select name, min(since) from receipts group by name").fetchall())
-        unseen = con.execute("select name, since, events_version from receipts where events_version > ?", [always]).fetchall()
+        unseen = con.execute(
+            "select name, since, events_version, late from receipts where events_version > ?", [always]
+        ).fetchall()
         loaded = con.execute(
             "select tenant, landed_at, received_at + to_microseconds((seconds * 1e6)::bigint) "
             f"from ({batches}) where landed_at is not null and tenant is not null and received_at >= ?",

@@ -90,6 +90,19 @@ def test_a_file_that_nobody_takes_spends_ingestion_and_freshness_before_and_afte
     assert after["freshness"].bad_minutes == 125
 
 
+def test_late_data_spend_nothing_while_freshness_calls_them_fresh(published: Line) -> None:
+    line = published
+    line.load([an_event("new", timestamp=NOW)])
+    publish(line, later(2))
+    line.now = later(10)
+    line.load([an_event("old", timestamp=NOW - timedelta(days=60))])
+    states = {status.state for status in line.pipeline.watch.look(line.con, later(10 + 1500)).statuses}
+    assert "late" not in states
+    assert budgets(line, later(10 + 1500))["freshness"].bad_minutes == 0
+    # the loosest promise is 26 hours
+    assert budgets(line, later(10 + 1560 + 30))["freshness"].bad_minutes == 30
+
+
 def test_a_rollback_spends_freshness_while_it_hides_something(published: Line) -> None:
     line = published
     line.now = later(10)
