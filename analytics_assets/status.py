@@ -37,7 +37,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         found = stages.situation(con, now)
         alerts = [alert for alert in stages.alerts.alerts(con) if alert.resolved_at is None]
     going = runs_going(stages.settings)
-    doing = Doing(bool(going), found.refused is not None)
+    doing = Doing(bool(going), bool(found.refused))
     left: dict[str, float] = {}
     for budget in found.budgets:
         if budget.tenant_id:
@@ -151,8 +151,9 @@ def show_broken(broken: Sequence[Problem], most: int = 8) -> None:
     for problem in broken:
         together.setdefault((problem.severity, problem.rule, problem.cause), []).append(problem)
     for (severity, _, _), group in [*together.items()][:most]:
-        others = [problem.tenant for problem in group[1:] if problem.tenant]
-        say(f"{severity}: {said(group[0])}" + (f" (and so {names(others)})" if others else ""))
+        others = list(dict.fromkeys(problem.tenant for problem in group if problem.tenant not in (None, group[0].tenant)))
+        more = names([str(tenant) for tenant in others]) if others else f"{len(group) - 1:,} more"
+        say(f"{severity}: {said(group[0])}" + (f" (and so {more})" if len(group) > 1 else ""))
     if len(together) > most:
         say(f"{len(together) - most:,} more are broken; --json has all")
 
