@@ -73,12 +73,14 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         state["tables"] = _records(con, "select * from published_tables order by all")
         state["tenants"] = _records(
             con,
-            "select tenant_id as tenant, count(*) as events, max(timestamp) as data_through, "
+            "select tenant_id as tenant, count(*) as events, max(timestamp) as newest_event, "
             "max(received_at) as received_through from events group by 1 order by 2 desc, 1",
         )
         worst = look.worst_of_tenants
         for line in state["tenants"]:
-            line["state"] = worst[line["tenant"]].state if line["tenant"] in worst else None
+            status = worst.get(line["tenant"])
+            line["state"] = status.state if status else None
+            line["data_through"] = status.data_through if status else None
         state["rejected"] = dict(
             con.execute("select reason, count(*) from rejected_events group by 1 order by 2 desc").fetchall()
         )
@@ -230,14 +232,14 @@ def show_tenants(tenants: list[dict[str, Any]], most: int = 100) -> None:
     """How fresh each tenant is; of more than `most`, the rest by the one that is furthest behind."""
     shown, rest = tenants[:most], tenants[most:]
     rows = [
-        (line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"], line.get("state"))
+        (line["tenant"], f"{line['events']:,}", line["newest_event"], line["received_through"], line.get("state"))
         for line in shown
     ]
     if rest:
-        oldest = min(rest, key=lambda line: line["data_through"])
+        oldest = min(rest, key=lambda line: line["newest_event"])
         events = f"{sum(line['events'] for line in rest):,}"
         name = f"{len(rest)} more, the oldest: {oldest['tenant']}"
-        rows.append((name, events, oldest["data_through"], oldest["received_through"], None))
+        rows.append((name, events, oldest["newest_event"], oldest["received_through"], None))
     show(("tenant", "events", "newest event (UTC)", "received (UTC)", "freshness"), rows)
 
 
