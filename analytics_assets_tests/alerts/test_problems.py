@@ -135,7 +135,10 @@ def test_what_wakes_somebody_comes_first_then_what_is_older() -> None:
         ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(tenant="globex")]}),
         ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(expectation="keys")]}),
         ({"failures": [failed("refresh")]}, {"failures": [failed("refresh"), failed("refresh", "out of memory")]}),
-        ({"files_refused": ["landing/x/a: is a link"]}, {"files_refused": ["landing/x/a: is a link", "landing/x/b: is a link"]}),
+        (
+            {"files_refused": ["landing/x/a: is a link"]},
+            {"files_refused": ["landing/x/a: is a link", "landing/x/b: is a link"]},
+        ),
     ],
 )
 def test_a_second_incident_of_a_rule_is_a_problem_of_its_own(first: dict[str, Any], second: dict[str, Any]) -> None:
