@@ -24,6 +24,7 @@ from analytics_assets.defs.publication import PUBLISHED
 from analytics_assets.defs.queues import PRIORITY_TAG, QUEUE_TAG, TIER_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.freshness.judge import BROKEN
+from analytics_assets.freshness.queues import load_queues
 from analytics_assets.freshness.tiers import Tier, TierName, load_promises
 from analytics_assets.settings import Settings
 
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
 _SETTINGS = Settings.from_env()
 # Read at load: a wrong declaration fails it.
 PROMISES = load_promises(_SETTINGS.config / "freshness.yaml", PUBLISHED, _SETTINGS.tenants)
+load_queues(_SETTINGS.config / "queues.yaml")
+_ = _SETTINGS.incidents
 # What the resident worker serves while there is one (`defs/worker`).
 WORKERS_TIER: TierName = "near_real_time"
-_SECONDS_BETWEEN_LOOKS = {"near_real_time": 15, "hourly": 30, "daily": 60}
+_SECONDS_BETWEEN_LOOKS: dict[TierName, int] = {"immediate": 15, "near_real_time": 15, "hourly": 30, "daily": 60}
 _CHECK = "is_kept"
 
 
@@ -188,7 +191,7 @@ def _reports(look: "Look", tier: str, now: datetime, memory: dict[str, Any]) -> 
     return events
 
 
-def _sensor(tier: str) -> dg.SensorDefinition:
+def _sensor(tier: TierName) -> dg.SensorDefinition:
     @dg.sensor(
         name=tier,
         jobs=[refresh, publish],

@@ -106,8 +106,8 @@ class _Tenant:
 
     def state(self, promise: timedelta) -> tuple[State, str]:
         """The state under a promise, and why, in a sentence."""
-        if self.own.paused:
-            return "paused", f"paused: {self.own.paused}"
+        if why := self.own.paused(self.now):
+            return "paused", f"paused: {why}"
         if self.newest is None:
             return "empty", "no event was ever received"
         return self._of_waiting(promise) if self.waiting else self._of_published(self.newest, promise)

@@ -327,7 +327,7 @@ def test_held_publishing_starts_nothing_and_says_so(home: DataHome, tiers: Tiers
 
 
 def test_a_paused_tenant_starts_nothing(home: DataHome, tiers: Tiers) -> None:
-    own_tier(home, paused="moves")
+    own_tier(home, pauses=[{"first": "2026-03-01", "reason": "moves"}])
     load(home, "2025-03-10")
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} paused, {SOON} empty"
 

@@ -124,11 +124,17 @@ def test_open_time_is_the_time_outside_of_closed_days(begin: datetime, length: t
 
 
 def test_a_paused_tenant_is_neither_judged_nor_started_and_its_age_is_told() -> None:
-    declared = promises(acme={"paused": "moves to a new shop"})
+    declared = promises(acme={"pauses": [{"first": at(-120), "reason": "moves to a new shop"}]})
     found = seen(at(-90), declared=declared)
     assert states(found) == ["paused"] * 3
     assert (found["hourly"].age_minutes, found["hourly"].reason) == (90, "paused: moves to a new shop")
     assert due(declared, Evidence((Receipt("acme", at(-90)),)), NOON) == []
+
+
+def test_a_pause_begins_and_ends_at_its_hour() -> None:
+    for first, last, state in ((-120, -1, "late"), (-120, 0, "late"), (-120, 1, "paused"), (1, 9, "late")):
+        pause = {"first": at(first), "last": at(last), "reason": "moves to a new shop"}
+        assert seen(at(-90), declared=promises(acme={"pauses": [pause]}))["near_real_time"].state == state
 
 
 def test_held_publishing_is_said_and_starts_nothing() -> None:
