@@ -40,4 +40,5 @@ def situation(
         (str(held["reason"]), datetime.fromisoformat(held["published_at"])) if held else None,
         (refusal(refused), min(result.judged_at for result in refused)) if refused else None,
         service.slow_now(con),
+        freshness.unusable,
     )

@@ -108,11 +108,13 @@ def _reject(intake: Intake, con: duckdb.DuckDBPyConnection, batch_id: str, reaso
     con.execute(
         f"insert into withdrawn_rows by name select {REJECTED.select_list} from (select old.* replace "
         f"({literal(SET_ASIDE + reason)} as reason, {literal(batch_id)} as batch_id, "
-        f"timestamp {literal(str(now))} as received_at) from ({old.select()}) old semi join withdrawn_rows using (record_digest) "
-        'anti join withdrawn_rows using (record_digest, "copy"))'
+        f"timestamp {literal(str(now))} as received_at) from ({old.select()}) old "
+        'semi join withdrawn_rows using (record_digest) anti join withdrawn_rows using (record_digest, "copy"))'
     )
     stays = f"select * from ({old.select()}) anti join withdrawn_rows using (record_digest)"
-    known = con.execute(f"select count(*) from ({old.select()}) semi join withdrawn_rows using (record_digest)").fetchall()[0][0]
+    known = con.execute(f"select count(*) from ({old.select()}) semi join withdrawn_rows using (record_digest)").fetchall()[0][
+        0
+    ]
     kept = f"{stays} union all by name from withdrawn_rows" if known else "from withdrawn_rows"
     adds = intake.rejected.write(con, f"select {REJECTED.select_list} from ({kept})", "withdrawn")
     intake.rejected.commit(delta, adds, old.files if known else (), note={"batch_id": batch_id})
