@@ -169,7 +169,7 @@ def show_promises(freshness: dict[str, Any], most: int = 6) -> None:
     show(("tier", "promised", "", "tables of tenants"), rows)
     wrong: dict[str, list[str]] = {}
     for line in freshness["tables"]:
-        if line["state"] in BROKEN or line["state"] == "silent":
+        if line["state"] in BROKEN or line["state"] in ("silent", "unusable"):
             key = f"{line['state']}: {line['tenant_id']} ({line['tier']}): {line['reason']}"
             wrong.setdefault(key, []).append(line["table"])
     for text, tables in [*wrong.items()][:most]:

@@ -38,4 +38,5 @@ def situation(
         (str(held["reason"]), datetime.fromisoformat(held["published_at"])) if held else None,
         refused,
         service.slow_now(con),
+        freshness.unusable,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from analytics_assets.freshness.judge import Status, moment
+from analytics_assets.freshness.judge import Status, Unusable, moment
 from analytics_assets.quality.results import refusal
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.slo.broken import RunEnd
@@ -16,7 +16,8 @@ from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
 
 Rule = Literal[
-    "table_late", "publishing_held", "clock_ahead", "source_silent", "publish_refused", "run_failed", "file_not_taken",
+    "table_late", "publishing_held", "clock_ahead", "source_silent", "delivery_not_usable", "publish_refused", "run_failed",
+    "file_not_taken",
     "slo_ingestion_lag", "slo_freshness", "slo_query_latency", "slo_pipeline_success", "releases_frozen",
 ]  # fmt: skip
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -58,6 +59,7 @@ class Situation:
     held: tuple[str, datetime] | None = None
     refused: Sequence[QualityResult] = ()
     slow: Sequence[str] = ()
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, RunEnd]:
@@ -132,6 +134,12 @@ def _silent(found: Situation) -> Iterator[Problem]:
         yield Problem("source_silent", tenant, tenant, "warn", status.reason, since, "the source sends nothing")
 
 
+def _unusable(found: Situation) -> Iterator[Problem]:
+    for tenant, came in found.unusable.items():
+        why = "the file was damaged on its way, or its format has changed"
+        yield Problem("delivery_not_usable", tenant, tenant, "warn", came.said, came.since, why)
+
+
 def _of_state(found: Situation, state: str) -> list[tuple[str, Status]]:
     """Of each tenant with a table in that state the first one."""
     tenants: dict[str, Status] = {}
@@ -199,7 +207,7 @@ def _frozen(found: Situation) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Situation], Iterator[Problem]], ...] = (
-    _late, _held, _clock, _silent, _refused, _failed, _not_taken, _budgets, _frozen,
+    _late, _held, _clock, _silent, _unusable, _refused, _failed, _not_taken, _budgets, _frozen,
 )  # fmt: skip
 
 

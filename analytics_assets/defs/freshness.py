@@ -78,7 +78,7 @@ PROMISES_KEPT = [
 
 def _check(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=promise_asset(name), name=_CHECK, description="No tenant's table of the tier is late, held or silent."
+        asset=promise_asset(name), name=_CHECK, description="No tenant's table of the tier is late, held, unusable or silent."
     )
     def is_kept(pipeline: PipelineResource) -> dg.AssetCheckResult:
         from analytics_assets.events.intake import utc_now
@@ -98,7 +98,7 @@ def verdict(look: "Look", tier: str) -> tuple[bool, dg.AssetCheckSeverity, dict[
     """Whether a tier's promise is kept, how bad it is if not, and what the UI shows of it."""
     counts = look.counts(tier)
     broken = any(state in BROKEN for state in counts)
-    wrong = [s for s in look.statuses if s.tier == tier and (s.state in BROKEN or s.state == "silent")]
+    wrong = [s for s in look.statuses if s.tier == tier and (s.state in BROKEN or s.state in ("silent", "unusable"))]
     records = [
         dg.TableRecord({"tenant": s.tenant_id, "table": s.table, "state": s.state, "reason": s.reason}) for s in wrong[:100]
     ]

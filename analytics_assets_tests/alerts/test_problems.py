@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analytics_assets.alerts.problems import RULES, Problem, Situation, cause, problems, said
-from analytics_assets.freshness.judge import State, Status
+from analytics_assets.freshness.judge import State, Status, Unusable
 from analytics_assets.quality.results import refusal
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.slo.broken import RunEnd
@@ -65,6 +65,11 @@ def test_a_healthy_home_has_no_problem() -> None:
         (
             {"statuses": [a_status("unknown")]}, "clock_ahead", "warn",
             "clock_ahead: acme: in words (since 2026-03-10 10:55 UTC); probably: a clock of this machine was set back",
+        ),
+        (
+            {"unusable": {"acme": Unusable(at(-30), 1, "a.csv", "no header")}}, "delivery_not_usable", "warn",
+            "delivery_not_usable: acme: a delivery received 2026-03-10 11:30 UTC could not be used: a.csv: no header (since "
+            "2026-03-10 11:30 UTC); probably: the file was damaged on its way, or its format has changed",
         ),
         (
             {"statuses": [a_status("silent")]}, "source_silent", "warn",

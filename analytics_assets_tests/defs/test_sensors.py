@@ -82,13 +82,6 @@ def test_a_file_that_is_being_written_waits(home: DataHome, instance: dg.Dagster
     assert ask(landing, instance) == NOTHING
 
 
-def test_a_file_settles_before_it_is_taken(home: DataHome, instance: dg.DagsterInstance) -> None:
-    young = settled(home.land("a.ndjson", [a_call()]), seconds=-60)
-    assert ask(landing, instance) == NOTHING
-    settled(young)
-    assert len(ask(landing, instance)) == 1
-
-
 def test_a_folder_of_an_unknown_tenant_is_named(home: DataHome, instance: dg.DagsterInstance) -> None:
     settled(home.land("a.ndjson", [a_call()], tenant="nobody"))
     assert ask(landing, instance) == "landing/nobody/a.ndjson: tenant 'nobody' is not declared in tenants.yaml"
