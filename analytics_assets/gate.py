@@ -14,8 +14,8 @@ from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.quality.history import CLEAN_DAYS, History
 from analytics_assets.quality.judge import Failing, Occasion, judge
 from analytics_assets.quality.measure import Judged, drop, stand
-from analytics_assets.quality.results import keep, past, refusal, refusals, unjudged
-from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
+from analytics_assets.quality.results import keep, past, refusals, unjudged
+from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult, refusal
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS

@@ -41,8 +41,7 @@ from analytics_assets.landing import (
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.quality.judge import warm_up
-from analytics_assets.quality.results import refusal
-from analytics_assets.quality.tables import QualityResult
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.judge import Status, Unusable, moment
-from analytics_assets.quality.results import refusal
-from analytics_assets.quality.tables import QualityResult
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange

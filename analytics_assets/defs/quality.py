@@ -64,7 +64,7 @@ def quality(
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     from analytics_assets.events.intake import utc_now
-    from analytics_assets.quality.results import refusal
+    from analytics_assets.quality.tables import refusal
 
     progress.stage("judging quality")
     stages = pipeline.get()

@@ -92,13 +92,3 @@ def refusals(
     ).fetchall()
     failed = [QualityResult(*row) for row in rows]
     return [result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)]
-
-
-def refusal(failed: Sequence[QualityResult], shown: int = 3) -> str:
-    """One line that says what holds the publish, and how to go on."""
-    first = "; ".join(str(result) for result in sorted(failed, key=lambda result: (result.partition, result.table))[:shown])
-    more = f"; and {len(failed) - shown} more" if len(failed) > shown else ""
-    return (
-        f"{len(failed)} blocking {'expectation' if len(failed) == 1 else 'expectations'} failed: {first}{more}; the published "
-        "version stays as it is (see quality_results; days that are right can be declared in incidents.yaml)"
-    )

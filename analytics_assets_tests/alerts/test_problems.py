@@ -7,8 +7,7 @@ import pytest
 
 from analytics_assets.alerts.problems import RULES, Problem, Situation, cause, problems, said
 from analytics_assets.freshness.judge import State, Status, Unusable
-from analytics_assets.quality.results import refusal
-from analytics_assets.quality.tables import QualityResult
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
