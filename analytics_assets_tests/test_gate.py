@@ -93,6 +93,16 @@ def test_rows_at_fault_are_shown_with_what_identifies_masked(published: Line) ->
     assert "jane" not in failed[0]["samples"] and "phone" not in failed[0]["samples"] and "m3" not in failed[0]["samples"]
 
 
+def test_a_category_that_clean_days_have_is_shown(line: Line) -> None:
+    for record in (sold("m1", timestamp=at(day=-1)), sold("m2", currency="pounds")):
+        line.load([record])
+        line.rebuild()
+        line.publish()
+    (failed,) = [row for row in line.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
+    (sample,) = json.loads(failed["samples"])
+    assert (sample["event"], sample["currency"]) == ("Product Ordered", "(6 characters masked)")
+
+
 def test_a_day_that_a_person_declared_holds_nothing_up_any_more(open_line: Opener) -> None:
     line = open_line()
     line.load([sold("m1")])
