@@ -230,6 +230,26 @@ def test_a_late_event_of_long_ago_does_not_take_todays_history_away(line: Line) 
     assert failed == {"events_volume"}
 
 
+@pytest.mark.parametrize(("every_day", "success"), [(True, "pass"), (False, "fail")])
+def test_a_repeated_day_is_a_fault_only_of_a_tenant_that_does_not_repeat_itself(
+    line: Line, every_day: bool, success: str
+) -> None:
+    """One sends the same each day, as a timer does; of the other, whose minutes differ, a day comes again on the last one."""
+
+    def of(number: int) -> list[dict[str, object]]:
+        drift = 0 if every_day else 60 * min(number, 11)
+        return [sold(f"{number}-{n}", timestamp=at(drift + n, day=number), received_at=at(day=14)) for n in range(60)]
+
+    line.now = at(day=15)
+    line.load([event for number in range(12) for event in of(number)] + of(12))
+    line.rebuild()
+    version, days = line.pipeline.built_version(), [DAY + timedelta(days=n) for n in range(13)]
+    for window in (days[:-1], days[-1:]):
+        found = line.pipeline.gate.judge(line.con, window, line.now, version, "test")
+    told = {r.success for r in found if r.expectation == "events_do_not_repeat_a_day"}
+    assert told == {success}
+
+
 def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() -> None:
     names = [expected.name for suite in suites() for expected in suite.expectations]
     assert len(names) == len(set(names))
