@@ -83,7 +83,6 @@ def cause(found: Situation, tenant: str) -> str:
         return f"publishing is held since a rollback ({found.held[0]})"
     if found.refused:
         # Storage libraries take a moment to import, which loading the definitions must not cost.
-        from analytics_assets.quality.results import refusal
 
         return f"a check refused the publish: {refusal(found.refused)}"
     if found.days_waiting:

@@ -92,3 +92,13 @@ def refusals(
     ).fetchall()
     failed = [QualityResult(*row) for row in rows]
     return [result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)]
+
+
+def standing(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, tables: Sequence[str]) -> list[date]:
+    """Days of these tables on which a blocking expectation failed and was not found right since."""
+    listed = ", ".join(map(literal, tables))
+    found = con.execute(
+        f"""select distinct "partition" from ({snapshot.select()})
+        where success = 'fail' and severity = 'block' and "table" in ({listed}) order by 1"""
+    ).fetchall()
+    return [day for (day,) in found]
