@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.judge import Status, Unusable, moment
-from analytics_assets.quality.tables import QualityResult
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
@@ -82,8 +82,6 @@ def cause(found: Situation, tenant: str) -> str:
     if found.held:
         return f"publishing is held since a rollback ({found.held[0]})"
     if found.refused:
-        # Storage libraries take a moment to import, which loading the definitions must not cost.
-
         return f"a check refused the publish: {refusal(found.refused)}"
     if found.days_waiting:
         days = "a day waits" if found.days_waiting == 1 else f"{found.days_waiting:,} days wait"

@@ -96,6 +96,7 @@ def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]")
     failed = [result for result in found if result.success == "fail"]
     unknown = [result for result in found if result.success == "unknown"]
     passed = not failed and (len(unknown) < len(found) or not found)
+    said: str | None
     if failed:
         said = str(failed[0])
     elif not passed:
