@@ -219,9 +219,8 @@ class Settings:
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
-        """Read anew each time: a person declares one while a process waits. A folder without the file has none."""
-        path = self.config / "incidents.yaml"
-        declared: Incidents = Incidents.load(path) if path.exists() else Incidents()
+        """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
+        declared: Incidents = Incidents.load(self.config / "incidents.yaml")
         return declared.incidents
 
     @property

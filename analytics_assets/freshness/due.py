@@ -59,7 +59,7 @@ def _starting(
         return []
     oldest: dict[tuple[str, bool], Receipt] = {}
     for receipt in evidence.waiting:
-        if receipt.loaded and not promises.tenant(receipt.tenant).paused:
+        if receipt.loaded and not promises.tenant(receipt.tenant).paused(now):
             key = receipt.tenant, receipt.late
             oldest[key] = min(oldest.get(key, receipt), receipt, key=lambda one: one.since)
     found = []

@@ -1,7 +1,8 @@
 """What is usual: bounds learned from clean days before the window that is judged, never from the window itself.
 
-A day of a tenant is clean when none of its blocking expectations failed and no incident is declared for it. An expectation
-also does not learn from a day that it failed itself.
+A day of a tenant is clean when none of its blocking expectations failed and no incident is declared for it; what was unknown
+of it does not matter, or nothing could ever begin to be learned. An expectation also does not learn from a day that it failed
+itself.
 """
 
 import math
@@ -64,7 +65,7 @@ class History:
 
     @cached_property
     def clean(self) -> list[tuple[str, date]]:
-        """(tenant, day) of events that passed."""
+        """(tenant, day) of events of which nothing failed."""
         found = self._values.get(("events", "events_volume"), {})
         return [(tenant, day) for tenant, days in found.items() if tenant is not None for day in days]
 

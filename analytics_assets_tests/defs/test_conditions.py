@@ -152,7 +152,7 @@ def test_a_tenant_of_a_looser_tier_waits_for_its_promise(automation: Automation)
 
 
 def test_a_paused_tenant_starts_nothing(automation: Automation) -> None:
-    automation.own(paused="moves to a new shop")
+    automation.own(pauses=[{"first": "2026-03-01", "reason": "moves to a new shop"}])
     automation.load("2026-03-10", now=at())
     assert automation.evaluate(at(day=9)) == NOTHING
     # What another tenant sends takes its days along.
