@@ -425,8 +425,12 @@ class Pipeline:
 
     def _judge(self, con: duckdb.DuckDBPyConnection, now: datetime, days: Sequence[date], run: str) -> list[QualityResult]:
         # A day that is to be rebuilt is half of two versions until then.
-        waiting = sorted({*days, *self.gate.pending(con, now)} - set(pending_days(con, self.home, self.built_version())))
         version, found = self.built_version(), list[QualityResult]()
+        half = set(pending_days(con, self.home, version))
+        waiting = sorted({*days, *self.gate.pending(con, now)} - half)
+        if not waiting and self.gate.deliveries_at_fault(con):
+            # What set them right may have brought no new event; deliveries are judged with any day.
+            waiting = sorted(set(self.gate.built(con)) - half)[-1:]
         for near in ranges(waiting):
             # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
             found += self.gate.judge(con, [d for d in waiting if near.first <= d <= near.last], now, version, run)

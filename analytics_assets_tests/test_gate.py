@@ -16,7 +16,7 @@ from analytics_assets.settings import CONFIG, ConfigError, Settings
 from analytics_assets.warehouse.publish import PublishRefused, current_version
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import replace_all
-from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of
+from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of, write_events
 
 MONEY = next(suite.table for suite in suites() if suite.table.name == "revenue_daily")
 
@@ -109,6 +109,51 @@ def test_a_batch_of_which_a_fifth_is_rejected_holds_the_publish(published: Line)
     published.rebuild()
     with pytest.raises(PublishRefused, match="batch_rejects_few of batches"):
         published.publish()
+
+
+def changed_format(line: Line) -> None:
+    """Two thirds of a file come through, and the publish is refused; then another day comes, and a night passes."""
+    path = write_events(line.home / "deliveries" / "changed.ndjson", [*GOOD, *("no event" for _ in range(10))])
+    line.load(path)
+    line.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few"):
+        line.publish()
+    line.now += timedelta(days=2)
+
+
+GOOD = [sold(f"n{n}", timestamp=at(n)) for n in range(20)]
+MENDED = [sold(f"x{n}", timestamp=at(n)) for n in range(10)]
+
+
+@pytest.mark.parametrize("name", ["changed.ndjson", "mended.ndjson"])
+def test_a_file_that_is_sent_again_whole_holds_nothing_up_any_more(published: Line, name: str) -> None:
+    changed_format(published)
+    published.load(write_events(published.home / "again" / name, [*GOOD, *MENDED]))
+    published.rebuild()
+    assert published.publish().changed
+
+
+def test_another_file_of_the_tenant_does_not_set_right_what_waits_rejected(published: Line) -> None:
+    changed_format(published)
+    published.load([sold(f"other{n}", timestamp=at(n)) for n in range(40)])
+    published.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few"):
+        published.publish()
+
+
+def test_what_was_replayed_holds_nothing_up_any_more_also_where_it_brought_no_event(published: Line, tmp_path: Path) -> None:
+    wrong = [sold(f"x{n}", timestamp=at(n), tenant_id="initech") for n in range(10)]
+    published.load([*GOOD, *wrong])
+    published.rebuild()
+    with Line.at(published.home, a_config(tmp_path / "fixed", tenants=["acme", "initech"]), at(day=12)) as line:
+        # The same came otherwise meanwhile, so that the replay finds duplicates and no day waits.
+        line.load([{**event, "properties": {"colour": "blue"}} for event in wrong])
+        line.rebuild()
+        with pytest.raises(PublishRefused, match="batch_rejects_few"):
+            line.publish()
+        (report,) = line.pipeline.replay_rejected(line.con, line.now, reason=None, source=None, tenant=None, dry_run=False)
+        assert (report.duplicates, line.pipeline.pending(line.con)) == (10, [])
+        assert line.publish().changed
 
 
 def test_a_column_that_no_source_declares_is_warned_of(published: Line) -> None:

@@ -94,6 +94,16 @@ def refusals(
     return [result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)]
 
 
+def standing(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, tables: Sequence[str]) -> list[date]:
+    """Days of these tables on which a blocking expectation failed and was not found right since."""
+    listed = ", ".join(map(literal, tables))
+    found = con.execute(
+        f"""select distinct "partition" from ({snapshot.select()})
+        where success = 'fail' and severity = 'block' and "table" in ({listed}) order by 1"""
+    ).fetchall()
+    return [day for (day,) in found]
+
+
 def refusal(failed: Sequence[QualityResult], shown: int = 3) -> str:
     """One line that says what holds the publish, and how to go on."""
     first = "; ".join(str(result) for result in sorted(failed, key=lambda result: (result.partition, result.table))[:shown])
