@@ -6,7 +6,7 @@ older than it waits, and a tenant that sends nothing has nothing that could be l
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.tiers import Promises, TenantFreshness, TierName
@@ -35,11 +35,15 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is."""
+    """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is.
+
+    `unjudged` are days that are over and were judged before that, or not at all.
+    """
 
     waiting: tuple[Receipt, ...] = ()
     newest: Mapping[str, datetime] = field(default_factory=dict)
     held: str | None = None
+    unjudged: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True)
