@@ -1,6 +1,7 @@
 """The gate: what fails a blocking expectation is not published, readers keep what they have, and a person can go on."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -36,12 +37,22 @@ def spoil(line: Line, spec: TableSpec, **columns: str) -> None:
     line.pipeline.judge(line.con, line.now, days=[DAY])
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data home in which two sales are published, and its declarations."""
+    folder = tmp_path_factory.mktemp("gate")
+    with Line.at(folder / "home", a_config(folder / "config")) as line:
+        line.load([sold("m1"), sold("m2", timestamp=at(5))])
+        line.rebuild()
+        line.publish()
+    return folder
+
+
 @pytest.fixture
-def published(line: Line) -> Iterator[Line]:
-    line.load([sold("m1"), sold("m2", timestamp=at(5))])
-    line.rebuild()
-    line.publish()
-    yield line
+def published(template: Path, tmp_path: Path) -> Iterator[Line]:
+    shutil.copytree(template, tmp_path / "copy", symlinks=True)
+    with Line.at(tmp_path / "copy" / "home", tmp_path / "copy" / "config") as line:
+        yield line
 
 
 def test_every_published_day_has_verdicts_on_every_table(published: Line) -> None:
