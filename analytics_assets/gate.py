@@ -11,9 +11,9 @@ import duckdb
 from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
-from analytics_assets.quality.history import CLEAN_DAYS, History
+from analytics_assets.quality.history import CLEAN_DAYS, DELIVERIES, History, Past
 from analytics_assets.quality.judge import Failing, Occasion, judge
-from analytics_assets.quality.measure import Judged, drop, stand
+from analytics_assets.quality.measure import Cell, Judged, drop, stand
 from analytics_assets.quality.results import keep, past, refusals, standing, unjudged
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult, refusal
 from analytics_assets.sessions.build import resolved_identities, stitched
@@ -119,8 +119,8 @@ class Gate:
         table = self._judged(con, EVENTS_SUITE, [day], None)
         stand(con, [table], history.clean, day)
         con.execute(
-            "create or replace temp table wrong_events as select tenant_id, message_id from judged_events "
-            f"where tenant_id = ? and date = ? and ({named[expectation].wrong})",
+            "create or replace temp table wrong_events as with judged as (select * from judged_events "
+            f"where tenant_id = ? and date = ?) select tenant_id, message_id from judged where {named[expectation].wrong}",
             [tenant, day],
         )
         drop(con, [table])
@@ -141,7 +141,20 @@ class Gate:
         return refusal(found) if found and not self.pending(con, now) else None
 
     def _history(self, con: duckdb.DuckDBPyConnection, first: date, now: datetime) -> History:
-        return History(past(con, self.results.snapshot(), first, now.date()), self._settings.incidents)
+        found = past(con, self.results.snapshot(), first, now.date())
+        return History(
+            found, self._settings.incidents, self._brought(con) if any(_delivery_failed(row) for row in found) else {}
+        )
+
+    def _brought(self, con: duckdb.DuckDBPyConnection) -> dict[Cell, list[Cell]]:
+        """The tenants and days of the events that came on a day of receipt to a tenant, or to a source."""
+        tenants = "coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end)"
+        rows = con.execute(
+            f"select name, received, list((tenant_id, day)) from (select coalesce(tenant, source) as name, "
+            f"received_at::date as received, unnest({tenants}) as tenant_id, days "
+            f"from ({self._table(BATCHES_SUITE).snapshot().select()}) where events > 0), unnest(days) as each(day) group by all"
+        ).fetchall()
+        return {(name, received): cells for name, received, cells in rows}
 
     def _judged(self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], version: int | None) -> Judged:
         snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)
@@ -158,6 +171,11 @@ class Gate:
             # As readers see them: people are told when they are read.
             asked, before, whole = (stitched(part, _RESOLVED, suite.table.column_names) for part in (asked, before, whole))
         return Judged(suite, asked, before, whole, stored)
+
+
+def _delivery_failed(row: Past) -> bool:
+    table, _, _, _, severity, success, _ = row
+    return table in DELIVERIES and severity == "block" and success == "fail"
 
 
 def _window(suite: Suite, snapshot: Snapshot, days: Sequence[date]) -> tuple[str, str]:

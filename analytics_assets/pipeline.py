@@ -388,7 +388,7 @@ class Pipeline:
         """How fresh each tenant's tables are, and which work is due. Raises ConfigError for a wrong declaration."""
         declared, tenants = self.settings.config / "freshness.yaml", tuple(self.settings.tenants)
         promises = load_promises(declared, [spec.name for spec in published()], tenants)
-        return Watch(self.home, promises, tenants, self._landed_since)
+        return Watch(self.home, promises, tenants, self._landed_since, self.gate.pending)
 
     @cached_property
     def levels(self) -> ServiceLevels:

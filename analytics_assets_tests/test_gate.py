@@ -1,7 +1,8 @@
 """The gate: what fails a blocking expectation is not published, readers keep what they have, and a person can go on."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import yaml
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.gate import suites
 from analytics_assets.marts.project import models
+from analytics_assets.quality.judge import Numbers
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.settings import CONFIG, ConfigError, Settings
+from analytics_assets.warehouse.expectation import Expectation
 from analytics_assets.warehouse.publish import PublishRefused, current_version
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import replace_all
@@ -34,12 +37,22 @@ def spoil(line: Line, spec: TableSpec, **columns: str) -> None:
     line.pipeline.judge(line.con, line.now, days=[DAY])
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data home in which two sales are published, and its declarations."""
+    folder = tmp_path_factory.mktemp("gate")
+    with Line.at(folder / "home", a_config(folder / "config")) as line:
+        line.load([sold("m1"), sold("m2", timestamp=at(5))])
+        line.rebuild()
+        line.publish()
+    return folder
+
+
 @pytest.fixture
-def published(line: Line) -> Iterator[Line]:
-    line.load([sold("m1"), sold("m2", timestamp=at(5))])
-    line.rebuild()
-    line.publish()
-    yield line
+def published(template: Path, tmp_path: Path) -> Iterator[Line]:
+    shutil.copytree(template, tmp_path / "copy", symlinks=True)
+    with Line.at(tmp_path / "copy" / "home", tmp_path / "copy" / "config") as line:
+        yield line
 
 
 def test_every_published_day_has_verdicts_on_every_table(published: Line) -> None:
@@ -91,6 +104,33 @@ def test_rows_at_fault_are_shown_with_what_identifies_masked(published: Line) ->
     assert (sample["currency"], sample["event"]) == ("(6 characters masked)", "(15 characters masked)")
     assert (sample["revenue"], sample["quantity"]) == ("2.5000", "(number masked)")
     assert "jane" not in failed[0]["samples"] and "phone" not in failed[0]["samples"] and "m3" not in failed[0]["samples"]
+
+
+def test_every_failure_but_that_of_a_sum_can_show_rows_at_fault(published: Line) -> None:
+    def everything(table: str, expectations: Sequence[Expectation], numbers: Numbers) -> dict[str, set[int]]:
+        return {expected.name: set(range(len(numbers[expected.name]))) for expected in expectations}
+
+    published.load([sold(f"n{n}", timestamp=at(n % 3)) for n in range(9)] + ["no event"] * 3)
+    published.rebuild()
+    judged = published.pipeline.gate.judge(published.con, [DAY], NOON, 1, "test", failing=everything)
+    no_rows = {result.expectation for result in judged if result.success == "fail" and result.samples is None}
+    accounting = {name for name in no_rows if name.endswith(("_count_all", "_earn_all", "_earns_all", "_schema", "_volume"))}
+    assert no_rows - accounting == {
+        "batch_is_as_recent_as_usual", "events_begin_when_usual", "events_end_when_usual", "events_miss_no_hour",
+        "events_pieces", "events_revenue", "properties_are_carried_as_before", "sessions_length", "sessions_time_of_day",
+        "users_hold_every_session",
+    }  # fmt: skip
+    shown = {result.expectation for result in judged if result.samples and json.loads(result.samples)}
+    assert {"events_do_not_repeat_a_day"}.isdisjoint(no_rows) and "events_have_no_twins" in shown
+
+
+def test_a_row_that_is_stored_twice_is_shown(published: Line) -> None:
+    stored = published.pipeline.table(MONEY).snapshot().select()
+    published.con.execute(f"create or replace temp table spoilt as select * from ({stored}) union all from ({stored})")
+    replace_all(published.pipeline.table(MONEY), published.con, "select * from spoilt")
+    found = published.pipeline.judge(published.con, published.now, days=[DAY])
+    (doubled,) = [result for result in found if result.expectation == "revenue_daily_key" and result.success == "fail"]
+    assert doubled.samples and [row["tenant_id"] for row in json.loads(doubled.samples)] == ["acme", "acme"]
 
 
 def test_a_category_that_clean_days_have_is_shown(line: Line) -> None:

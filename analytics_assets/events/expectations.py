@@ -26,6 +26,7 @@ BATCHES_SUITE = Suite(
                 where received >= 20 group by all
             """,
             high=0.2,
+            wrong="received >= 20 and rejected > 0.2 * received",
         ),
         no_row(
             "batch_is_accounted_for",
@@ -170,8 +171,8 @@ EVENTS_SUITE = Suite(
                 where {_SOLD} group by all having count(*) >= 50
             """,
             low=0.6, high=None,
-            wrong=f"{_SOLD} and exists (select 1 from ({_KNOWN_PRICES}) known where known.tenant_id = judged_events.tenant_id "
-                  f"and known.product_id = judged_events.product_id and not list_contains(known.prices, {_PRICE}))",
+            wrong=f"{_SOLD} and exists (select 1 from ({_KNOWN_PRICES}) known where known.tenant_id = judged.tenant_id "
+                  f"and known.product_id = judged.product_id and not list_contains(known.prices, {_PRICE}))",
         ),
         Expectation(
             "events_sell_known_products",
@@ -222,6 +223,12 @@ EVENTS_SUITE = Suite(
                 group by all having count(*) >= 50
             """,
             tolerance=0.2, sides="up",
+            wrong="""exists (select 1 from (select * from clean_events union all by name select * from judged_events) b
+                where b.tenant_id = judged.tenant_id and b.date between judged.date - 8 and judged.date - 1
+                and date_trunc('minute', b.timestamp)::time = date_trunc('minute', judged.timestamp)::time
+                and b.event = judged.event and b.product_id is not distinct from judged.product_id
+                and b.quantity is not distinct from judged.quantity
+                and coalesce(b.user_id, b.anonymous_id) is not distinct from coalesce(judged.user_id, judged.anonymous_id))""",
         ),
         Usual(
             "events_have_no_twins",
@@ -270,7 +277,7 @@ EVENTS_SUITE = Suite(
             "events_returns",
             "Share of events that give money back.",
             "case when count(*) >= 100 then (count(*) filter (revenue < 0)) / count(*)::double end",
-            tolerance=0.1,
+            tolerance=0.1, wrong="revenue < 0",
         ),
         Usual(
             "events_pieces",
@@ -282,7 +289,7 @@ EVENTS_SUITE = Suite(
             "events_pieces_vary",
             "Share of events with a single piece, which a stuck value raises.",
             "case when count(quantity) >= 100 then (count(*) filter (abs(quantity) = 1)) / count(quantity)::double end",
-            tolerance=0.4, sides="up",
+            tolerance=0.4, sides="up", wrong="abs(quantity) = 1",
         ),
         Usual(
             "events_revenue",

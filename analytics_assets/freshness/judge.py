@@ -6,7 +6,7 @@ older than it waits, and a tenant that sends nothing has nothing that could be l
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.tiers import Promises, TenantFreshness, TierName
@@ -37,13 +37,15 @@ class Receipt:
 class Evidence:
     """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is.
 
-    `unusable`: what was received of a tenant and brought nothing to readers, the oldest first.
+    `unusable`: what was received of a tenant and brought nothing to readers, the oldest first. `unjudged`: days that are over
+    and were judged before that, or not at all.
     """
 
     waiting: tuple[Receipt, ...] = ()
     newest: Mapping[str, datetime] = field(default_factory=dict)
     held: str | None = None
     unusable: Mapping[str, "Unusable"] = field(default_factory=dict)
+    unjudged: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Freshness over a data home: the evidence is read from batches, landing files and the published version, then judged."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -38,6 +38,7 @@ class Look:
     overdue: tuple[Due, ...] = ()
     tables: frozenset[str] = frozenset()
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
+    unjudged: tuple[date, ...] = ()
 
     def counts(self, tier: str) -> dict[State, int]:
         """Tenants' tables of a tier by state, the worst first."""
@@ -54,22 +55,28 @@ class Look:
 
 @dataclass(frozen=True)
 class Watch:
-    """Looks after the promises of one data home. `landed` gives (tenant, since when) of each file in a landing folder."""
+    """Looks after the promises of one data home. `landed` gives (tenant, since when) of each file in a landing folder.
+
+    `unjudged` gives the days that wait for a verdict, of which those that are over are a reason to work.
+    """
 
     home: Home
     promises: Promises
     tenants: tuple[str, ...]
     landed: Callable[[datetime], Iterable[tuple[str, datetime]]]
+    unjudged: Callable[[duckdb.DuckDBPyConnection, datetime], Iterable[date]] = lambda con, now: ()
 
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Look:
         """How it stands for those who read now."""
-        evidence = self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now)
+        over = tuple(day for day in self.unjudged(con, now) if day < now.date())
+        evidence = replace(self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now), unjudged=over)
         return Look(
             tuple(judge(self.promises, self.tenants, evidence, now)),
             tuple(due(self.promises, evidence, now)),
             tuple(due(self.promises, evidence, now, OVERDUE_AFTER)),
             tables_due(self.promises, evidence, now),
             evidence.unusable,
+            over,
         )
 
     def fact(self, con: duckdb.DuckDBPyConnection, events_version: int, now: datetime) -> Fact:

@@ -88,8 +88,8 @@ def samples(con: duckdb.DuckDBPyConnection, table: Judged, expected: Expectation
         return None
     tenant, day = cell
     rows = con.execute(
-        f"select * from judged_{table.name} where {table.suite.tenant} = {literal(tenant)} and date = date '{day}' "
-        f"and ({expected.wrong}) limit {_SAMPLES}"
+        f"with judged as (select * from judged_{table.name} where {table.suite.tenant} = {literal(tenant)} "
+        f"and date = date '{day}') select * from judged where {expected.wrong} limit {_SAMPLES}"
     )
     names = [column[0] for column in rows.description]
     found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import duckdb
 
-from analytics_assets.quality.history import LOOKBACK, Past
+from analytics_assets.quality.history import DELIVERIES, LOOKBACK, Past
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
 from analytics_assets.settings import Incident
 from analytics_assets.warehouse.spec import identifier, literal
@@ -43,7 +43,7 @@ def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date, today
     Those on tables are of days `before` the window; those on deliveries are of days of receipt, before `today`.
     """
     low, high = day_bounds([min(before, today) - LOOKBACK, max(before, today)])
-    received, table = ("'batches', 'rejected_events'", '"table"')
+    received, table = ", ".join(map(literal, sorted(DELIVERIES))), '"table"'
     stored = snapshot.select(snapshot.between(low, high))
     return con.execute(
         'select "table", tenant, "partition", expectation, severity, success, observed from '
