@@ -149,6 +149,8 @@ def ingest(path: Path, source: str, tenant: str | None, publish: bool, as_json: 
     where it is.
     """
     files = _files(path)
+    # Before a run begins: one that fails counts as work that is held up.
+    pipeline().confirm_declared(tenant)
     reports: list[BatchReport] = []
     try:
         with running(settings()) as jobs:

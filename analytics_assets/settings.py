@@ -86,6 +86,8 @@ class Declared(BaseModel):
     def load(cls, path: Path, **extra: Any) -> Any:
         """Read and validate one file. Raises ConfigError with file, line and cure."""
         content, node = read_yaml(path)
+        if content is not None and not isinstance(content, dict):
+            raise ConfigError(f"{path.name}:1: is no list of names with their values; begin with `name:`")
         try:
             return cls.model_validate({**(content or {}), **extra})
         except ValidationError as error:
@@ -220,7 +222,13 @@ class Settings:
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
-        declared: Incidents = Incidents.load(self.config / "incidents.yaml")
+        path = self.config / "incidents.yaml"
+        declared: Incidents = Incidents.load(path)
+        known = {*self.tenants, *(source.stem for source in (self.config / "sources").glob("*.yaml"))}
+        for n, incident in enumerate(declared.incidents):
+            if incident.tenant is not None and incident.tenant not in known:
+                line = line_of(read_yaml(path)[1], ("incidents", n, "tenant"))
+                raise ConfigError(f"{path.name}:{line}: '{incident.tenant}' is no declared tenant or source; correct it")
         return declared.incidents
 
     @property
