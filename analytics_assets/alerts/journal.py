@@ -1,7 +1,7 @@
 """Alerts from opening to end: what a look changes, what is still to be told to whom, and in which words. Pure functions."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -145,9 +145,13 @@ def _line(text: str) -> str:
 
 
 def settle(
-    known: Sequence[Alert], found: Sequence[Problem], routes: Mapping[Severity, Sequence[str]], runbooks: str, now: datetime
-) -> list[Alert]:
-    """The alerts after a look: a new problem opens one, a problem that is gone ends it, one that got worse is told anew."""
+    known: Sequence[Alert], found: Sequence[Problem], routes: Mapping[Severity, Sequence[str]], runbooks: str, now: datetime,
+    is_held: Callable[[Alert], bool] = lambda alert: False,
+) -> list[Alert]:  # fmt: skip
+    """The alerts after a look: a new problem opens one, a problem that is gone ends it, one that got worse is told anew.
+
+    An alert that `is_held` does not end: whether its problem is gone cannot be known.
+    """
     problems = {problem.key: problem for problem in found}
     open_keys = {alert.key for alert in known if alert.resolved_at is None}
     alerts = []
@@ -157,7 +161,7 @@ def settle(
             if not alert.is_done or now - alert.resolved_at < _KEPT:
                 alerts.append(alert)
         elif problem is None:
-            alerts.append(replace(alert, resolved_at=now))
+            alerts.append(alert if is_held(alert) else replace(alert, resolved_at=now))
         elif problem.severity == "page" and alert.severity == "warn":
             worse = replace(alert, severity="page", what=problem.what, cause=problem.cause, worsened_at=now)
             alerts.append(worse.to_be_told(routes["page"], "worsened"))
