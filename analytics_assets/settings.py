@@ -30,7 +30,14 @@ class ConfigError(UserError):
 
 
 class _Lines(yaml.CSafeLoader):
-    """A YAML loader that refuses doubled keys, which YAML would silently merge."""
+    """A YAML loader that refuses doubled keys, which YAML would silently merge, and says where a value is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (TypeError, ValueError) as error:
+            # Such as the 30th of February.
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
 
 
 def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -56,7 +63,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path.name}:{line}: {error.problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name}:1: cannot be read ({error.__class__.__name__}); restore the file") from None
 
 
