@@ -150,7 +150,7 @@ def ingest(path: Path, source: str, tenant: str | None, publish: bool, as_json: 
     """
     files = _files(path)
     # Before a run begins: one that fails counts as work that is held up.
-    pipeline().confirm_declared(tenant)
+    settings().confirm_tenant(tenant)
     reports: list[BatchReport] = []
     try:
         with running(settings()) as jobs:

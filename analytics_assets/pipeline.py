@@ -115,11 +115,6 @@ class Pipeline:
             raise UserError(f"there is no source '{name}'; declared are {', '.join(sorted(self.sources))}")
         return self.sources[name]
 
-    def confirm_declared(self, tenant: str | None) -> None:
-        """Raise UserError for a tenant that is not declared."""
-        if tenant is not None and tenant not in self.settings.tenants:
-            raise UserError(f"tenant '{tenant}' is not declared; add it to {self.settings.config / 'tenants.yaml'}")
-
     def load(
         self, con: duckdb.DuckDBPyConnection, path: Path, source_name: str, tenant: str | None, now: datetime,
         progress: Callable[[int, int], None] = lambda rows, size: None, landed: datetime | None = None,
@@ -129,7 +124,7 @@ class Pipeline:
         Raises StillWritten if the file changes meanwhile.
         """
         source = self.source(source_name)
-        self.confirm_declared(tenant)
+        self.settings.confirm_tenant(tenant)
         seen = file_state(path)
         digest = file_digest(path, source.name, tenant)
         batch = file_batch(path, digest, source.name, tenant, now, source.twin_lookback, landed)

@@ -226,6 +226,11 @@ class Settings:
     def limits(self) -> Limits:
         return Limits.load(self.config / "limits.yaml")
 
+    def confirm_tenant(self, tenant: str | None) -> None:
+        """Raise UserError for a tenant that is not declared."""
+        if tenant is not None and tenant not in self.tenants:
+            raise UserError(f"tenant '{tenant}' is not declared; add it to {self.config / 'tenants.yaml'}")
+
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
