@@ -12,7 +12,6 @@ import pytest
 
 from analytics_assets_tests.builders import RETAIL, Line, Opener, a_config
 
-
 # How long an example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
