@@ -14,8 +14,8 @@ unexport VIRTUAL_ENV
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
 
-test: .venv/.installed  # the whole test suite
-	@.venv/bin/python -m pytest -n 2
+test: .venv/.installed  # the whole test suite; three processes, since some wait for others
+	@.venv/bin/python -m pytest -n 3
 
 lint: .venv/.installed  # style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -150,6 +150,8 @@ def ingest(path: Path, source: str, tenant: str | None, publish: bool, as_json: 
     where it is.
     """
     files = _files(path)
+    # Before a run begins: one that fails counts as work that is held up.
+    settings().confirm_tenant(tenant)
     reports: list[BatchReport] = []
     try:
         with running(settings()) as jobs:

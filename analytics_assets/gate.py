@@ -26,6 +26,8 @@ from analytics_assets.warehouse.publish import Check
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored_columns
 
 _RESOLVED = "select * from judged_people"
+# Whose events a batch brought.
+_TENANTS = "coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end)"
 _LISTED = (REJECTED_SUITE, BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE)
 
 
@@ -101,7 +103,8 @@ class Gate:
         # Today, days on which came what brought events to the judged ones, and those that may have been set right.
         con.execute("create or replace temp table received_days as select unnest(?::date[]) as date", [[now.date(), *again]])
         tables = [self._judged(con, suite, chosen, version) for suite in suites()]
-        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run, tuple(again)), failing)
+        occasion = Occasion(tuple(chosen), now, version, run, tuple(again), self._told_of(con, version))
+        found = judge(con, tables, history, occasion, failing)
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
         con.execute("drop table judged_days; drop table judged_people; drop table received_days")
         return found
@@ -142,16 +145,25 @@ class Gate:
 
     def _history(self, con: duckdb.DuckDBPyConnection, first: date, now: datetime) -> History:
         found = past(con, self.results.snapshot(), first, now.date())
-        return History(
-            found, self._settings.incidents, self._brought(con) if any(_delivery_failed(row) for row in found) else {}
-        )
+        incidents = self._settings.incidents
+        return History(found, incidents, self._brought(con) if incidents or any(map(_delivery_failed, found)) else {})
+
+    def _told_of(self, con: duckdb.DuckDBPyConnection, version: int) -> dict[str, date]:
+        """By tenant the newest day that the deliveries tell of which bring its events, be they of others too."""
+        batches = f"select *, coalesce(tenant, source) as feed from ({self._table(BATCHES_SUITE).snapshot().select()})"
+        rows = con.execute(
+            f"with loaded as ({batches} where events > 0 and events_version <= {version}), "
+            "newest as (select feed, max(list_max(days)) as day from loaded group by all), "
+            f"fed as (select distinct feed, unnest({_TENANTS}) as tenant_id from loaded) "
+            "select tenant_id, max(day) from fed join newest using (feed) group by all"
+        ).fetchall()
+        return dict(rows)
 
     def _brought(self, con: duckdb.DuckDBPyConnection) -> dict[Cell, list[Cell]]:
         """The tenants and days of the events that came on a day of receipt to a tenant, or to a source."""
-        tenants = "coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end)"
         rows = con.execute(
             f"select name, received, list((tenant_id, day)) from (select coalesce(tenant, source) as name, "
-            f"received_at::date as received, unnest({tenants}) as tenant_id, days "
+            f"received_at::date as received, unnest({_TENANTS}) as tenant_id, days "
             f"from ({self._table(BATCHES_SUITE).snapshot().select()}) where events > 0), unnest(days) as each(day) group by all"
         ).fetchall()
         return {(name, received): cells for name, received, cells in rows}

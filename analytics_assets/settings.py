@@ -30,7 +30,14 @@ class ConfigError(UserError):
 
 
 class _Lines(yaml.CSafeLoader):
-    """A YAML loader that refuses doubled keys, which YAML would silently merge."""
+    """A YAML loader that refuses doubled keys, which YAML would silently merge, and says where a value is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (TypeError, ValueError) as error:
+            # Such as the 30th of February.
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
 
 
 def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -56,7 +63,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path.name}:{line}: {error.problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name}:1: cannot be read ({error.__class__.__name__}); restore the file") from None
 
 
@@ -86,6 +93,8 @@ class Declared(BaseModel):
     def load(cls, path: Path, **extra: Any) -> Any:
         """Read and validate one file. Raises ConfigError with file, line and cure."""
         content, node = read_yaml(path)
+        if content is not None and not isinstance(content, dict):
+            raise ConfigError(f"{path.name}:1: is no list of names with their values; begin with `name:`")
         try:
             return cls.model_validate({**(content or {}), **extra})
         except ValidationError as error:
@@ -217,10 +226,21 @@ class Settings:
     def limits(self) -> Limits:
         return Limits.load(self.config / "limits.yaml")
 
+    def confirm_tenant(self, tenant: str | None) -> None:
+        """Raise UserError for a tenant that is not declared."""
+        if tenant is not None and tenant not in self.tenants:
+            raise UserError(f"tenant '{tenant}' is not declared; add it to {self.config / 'tenants.yaml'}")
+
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
-        declared: Incidents = Incidents.load(self.config / "incidents.yaml")
+        path = self.config / "incidents.yaml"
+        declared: Incidents = Incidents.load(path)
+        known = {*self.tenants, *(source.stem for source in (self.config / "sources").glob("*.yaml"))}
+        for n, incident in enumerate(declared.incidents):
+            if incident.tenant is not None and incident.tenant not in known:
+                line = line_of(read_yaml(path)[1], ("incidents", n, "tenant"))
+                raise ConfigError(f"{path.name}:{line}: '{incident.tenant}' is no declared tenant or source; correct it")
         return declared.incidents
 
     @property

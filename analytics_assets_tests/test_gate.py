@@ -185,6 +185,56 @@ def test_a_file_that_is_sent_again_whole_holds_nothing_up_any_more(published: Li
     assert published.publish().changed
 
 
+def test_a_wholly_rejected_file_is_not_set_right_by_the_next_one_of_its_name(published: Line) -> None:
+    for number, records in enumerate((["no event"] * 30, [sold(f"o{n}", timestamp=at(n)) for n in range(40)])):
+        published.load(write_events(published.home / str(number) / "export.ndjson", records))
+    published.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few"):
+        published.publish()
+
+
+def test_the_events_of_a_delivery_that_failed_today_are_not_learned_from_today(published: Line) -> None:
+    published.load([*GOOD, *("no event" for _ in range(10))])
+    published.rebuild()
+    published.pipeline.judge(published.con, published.now)
+    gate, next_day = published.pipeline.gate, DAY + timedelta(days=1)
+    history = gate._history(published.con, next_day, published.now)
+    assert ("acme", DAY) not in history.clean
+
+
+def test_half_a_day_is_not_held_against_whole_days() -> None:
+    """What compares the mix of a day's hours waits until the day is over."""
+    by_hour = {e.name: e for suite in suites() for e in suite.expectations if "hour(timestamp)" in f"{e.measure} {e.query}"}
+    assert by_hour and all(e.whole_day for e in by_hour.values() if e.name != "events_have_no_twins")
+
+
+def test_a_tenant_whose_files_come_in_the_morning_holds_nobody_up_in_the_night(open_line: Opener) -> None:
+    """acme's days come each in a file of the next morning; globex sends all the time."""
+    line = open_line()
+    line.now = at(day=35) + timedelta(hours=13)
+    for number in range(36):
+        for tenant, count in (("acme", 100), ("globex", 3)):
+            if (tenant, number) != ("acme", 35):
+                line.load(
+                    [sold(f"{tenant}-{number}-{n}", tenant_id=tenant, timestamp=at(n, day=number)) for n in range(count)],
+                    tenant=tenant,
+                )
+    line.now = at(day=35) + timedelta(hours=13)
+    line.rebuild()
+    version, days = line.pipeline.built_version(), [DAY + timedelta(days=n) for n in range(36)]
+    for window in (days[:-1], days[-1:]):
+        line.pipeline.gate.judge(line.con, window, line.now, version, "test")
+    assert line.pipeline.gate.refusals(line.con) == []
+    # When a later day has come and this one has not, it is missed.
+    line.now += timedelta(days=1)
+    line.load([sold(f"late-{n}", timestamp=at(n, day=36)) for n in range(100)], tenant="acme")
+    line.rebuild()
+    found = line.pipeline.gate.judge(line.con, days[-1:], line.now, line.pipeline.built_version(), "test")
+    assert {(r.tenant, r.success) for r in found if r.expectation == "events_volume" and r.tenant} == {
+        ("acme", "fail"), ("globex", "unknown")
+    }  # fmt: skip
+
+
 def test_another_file_of_the_tenant_does_not_set_right_what_waits_rejected(published: Line) -> None:
     changed_format(published)
     published.load([sold(f"other{n}", timestamp=at(n)) for n in range(40)])
@@ -313,6 +363,10 @@ def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() ->
     [
         ("incidents:\n  - {first: 2026-03-02, last: 2026-03-01, kind: normal, reason: none}\n", "2: incidents.0: it ends on"),
         ("incidents:\n  - {first: 2026-03-02, last: 2026-03-03, kind: odd, reason: none}\n", "2: incidents.0.kind: "),
+        ("incidents:\n  - {first: 2026-02-30}\n", "2: day is out of range for month"),
+        ("incidents:\n  - {{a: b}: c}\n", "2: unhashable type: 'dict'"),
+        ("incidents\n", "1: is no list of names with their values"),
+        ("incidents: \0\n", "1: cannot be read"),
     ],
 )
 def test_a_wrong_declaration_of_an_incident_is_one_sentence_with_its_place(tmp_path: Path, text: str, said: str) -> None:

@@ -1,8 +1,8 @@
 """What may be declared of alerts: channels, and which severity goes where. Secrets are named, never given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -71,9 +71,22 @@ Channel = Annotated[LogChannel | WebhookChannel | EmailChannel, Field(discrimina
 class AlertRules(Declared):
     """The file."""
 
+    FILE: ClassVar[str] = "alerts.yaml"
+    # What is told while the file is wrong, and that it is over: a line in the log, which needs no declaration.
+    LAST_RESORT: ClassVar[str] = "alerts.log"
+
     runbooks: str = Field("docs/runbooks", min_length=1, description="Folder or address of the runbooks.")
     channels: dict[str, Channel]
     routes: dict[Severity, tuple[str, ...]]
+
+    @classmethod
+    def last_resort(cls) -> "AlertRules":
+        """What holds while the file is wrong."""
+        return cls(channels={}, routes={"warn": (cls.LAST_RESORT,), "page": (cls.LAST_RESORT,)})
+
+    @property
+    def every_channel(self) -> Mapping[str, Channel]:
+        return {self.LAST_RESORT: LogChannel(kind="log"), **self.channels}
 
     def faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """(place, sentence) of what does not fit together."""

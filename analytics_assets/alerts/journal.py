@@ -1,7 +1,7 @@
 """Alerts from opening to end: what a look changes, what is still to be told to whom, and in which words. Pure functions."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -13,19 +13,19 @@ from analytics_assets.alerts.sentence import names
 from analytics_assets.freshness.judge import minutes, moment
 from analytics_assets.warehouse.spec import Column, TableSpec
 
-Event = Literal["opened", "resolved"]
+Event = Literal["opened", "worsened", "resolved"]
 # So long what is over, and was told, is kept.
 _KEPT = timedelta(days=90)
 
 ALERTS = TableSpec(
     name="alerts",
-    comment="One row an alert: opened once, told once, over once.",
+    comment="One row an alert: opened once, told once, told once more if it gets worse, over once.",
     columns=(
         Column("key", "VARCHAR", "Rule and what it is about; one alert of a key is open at a time."),
         Column("rule", "VARCHAR", "Alerting rule; its runbook has its name."),
         Column("tenant_id", "VARCHAR", "Tenant; empty where it concerns all."),
         Column("severity", "VARCHAR", "warn or page: the worst it was."),
-        Column("what", "VARCHAR", "What is wrong, as it was when the alert opened."),
+        Column("what", "VARCHAR", "What is wrong, as it was when the alert opened or got worse."),
         Column("cause", "VARCHAR", "What upstream probably caused it."),
         Column("since", "TIMESTAMP", "Since when it is wrong (UTC)."),
         Column("runbook", "VARCHAR", "Where it stands what to do."),
@@ -33,8 +33,11 @@ ALERTS = TableSpec(
         Column("notified_at", "TIMESTAMP", "When a channel first had it (UTC); empty while none has."),
         Column("resolved_at", "TIMESTAMP", "When it was over (UTC); empty while it is open."),
         Column(
-            "deliveries", "VARCHAR", "JSON object: channel to when it had `opened` and `resolved`; null is still to be told."
+            "deliveries",
+            "VARCHAR",
+            "JSON object: channel to when it had `opened`, `worsened`, `resolved`; null is still to be told.",
         ),
+        Column("worsened_at", "TIMESTAMP", "When it went from warn to page (UTC); empty if it did not."),
     ),
     time_column=None,
     order_by=("opened_at", "key"),
@@ -57,22 +60,30 @@ class Alert:
     notified_at: datetime | None = None
     resolved_at: datetime | None = None
     deliveries: str = "{}"
+    worsened_at: datetime | None = None
 
     @property
     def told(self) -> dict[str, dict[Event, str | None]]:
         found: dict[str, dict[Event, str | None]] = json.loads(self.deliveries)
         return found
 
-    def with_channels(self, channels: Iterable[str]) -> "Alert":
+    def to_be_told(self, channels: Iterable[str], event: Event) -> "Alert":
+        """The alert that the channels are still to be told."""
         known = self.told
-        return replace(self, deliveries=json.dumps({**{name: {} for name in channels}, **known}))
+        return replace(
+            self, deliveries=json.dumps({**known, **{name: {**known.get(name, {}), event: None} for name in channels}})
+        )
 
     def lacks(self, channel: str) -> list[tuple[datetime, Event]]:
         """What the channel is still to be told, in order."""
         told = self.told.get(channel)
         if told is None:
             return []
-        events: list[tuple[datetime | None, Event]] = [(self.opened_at, "opened"), (self.resolved_at, "resolved")]
+        # Who is told that it got worse need not be told any more how it began.
+        begun: tuple[datetime | None, Event] = (
+            (self.worsened_at, "worsened") if "worsened" in told else (self.opened_at, "opened")
+        )
+        events: list[tuple[datetime | None, Event]] = [begun, (self.resolved_at, "resolved")]
         return [(at, event) for at, event in events if at is not None and not told.get(event)]
 
     def having(self, channel: str, event: Event, now: datetime) -> "Alert":
@@ -88,7 +99,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is told at once: an event of alerts that opened, or ended, together and for the same cause."""
+    """What one channel is told at once: alerts that opened, got worse, or ended together and for the same cause."""
 
     event: Event
     at: datetime
@@ -134,9 +145,13 @@ def _line(text: str) -> str:
 
 
 def settle(
-    known: Sequence[Alert], found: Sequence[Problem], routes: Mapping[Severity, Sequence[str]], runbooks: str, now: datetime
-) -> list[Alert]:
-    """The alerts after a look: a new problem opens one, a problem that is gone ends it, one that got worse is told to more."""
+    known: Sequence[Alert], found: Sequence[Problem], routes: Mapping[Severity, Sequence[str]], runbooks: str, now: datetime,
+    is_held: Callable[[Alert], bool] = lambda alert: False,
+) -> list[Alert]:  # fmt: skip
+    """The alerts after a look: a new problem opens one, a problem that is gone ends it, one that got worse is told anew.
+
+    An alert that `is_held` does not end: whether its problem is gone cannot be known.
+    """
     problems = {problem.key: problem for problem in found}
     open_keys = {alert.key for alert in known if alert.resolved_at is None}
     alerts = []
@@ -146,22 +161,22 @@ def settle(
             if not alert.is_done or now - alert.resolved_at < _KEPT:
                 alerts.append(alert)
         elif problem is None:
-            alerts.append(replace(alert, resolved_at=now))
+            alerts.append(alert if is_held(alert) else replace(alert, resolved_at=now))
         elif problem.severity == "page" and alert.severity == "warn":
-            worse = replace(alert, severity="page", what=problem.what, cause=problem.cause)
-            alerts.append(worse.with_channels(routes["page"]))
+            worse = replace(alert, severity="page", what=problem.what, cause=problem.cause, worsened_at=now)
+            alerts.append(worse.to_be_told(routes["page"], "worsened"))
         else:
             alerts.append(alert)
     for problem in problems.values():
         if problem.key not in open_keys:
             link = f"{runbooks.rstrip('/')}/{problem.rule}.md"
             shown = (problem.rule, problem.tenant, problem.severity, problem.what, problem.cause, problem.since, link, now)
-            alerts.append(Alert(problem.key, *shown).with_channels(routes[problem.severity]))
+            alerts.append(Alert(problem.key, *shown).to_be_told(routes[problem.severity], "opened"))
     return alerts
 
 
 def to_tell(alerts: Iterable[Alert], channel: str) -> list[Message]:
-    """What a channel is still to be told, oldest first; what opened together for the same cause is one message."""
+    """What a channel is still to be told, oldest first; what opened or got worse together for the same cause is one message."""
     lacking = [(at, event, alert.rule, alert.cause, alert) for alert in alerts for at, event in alert.lacks(channel)]
     lacking.sort(key=lambda item: (*item[:4], item[4].key))
     return [

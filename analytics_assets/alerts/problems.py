@@ -16,7 +16,7 @@ from analytics_assets.slo.release import GateChange
 
 Rule = Literal[
     "table_late", "publishing_held", "clock_ahead", "source_silent", "delivery_not_usable", "publish_refused", "run_failed",
-    "file_not_taken",
+    "file_not_taken", "declaration_wrong",
     "slo_ingestion_lag", "slo_freshness", "slo_query_latency", "slo_pipeline_success", "releases_frozen",
 ]  # fmt: skip
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -69,6 +69,17 @@ def problems(found: Situation) -> list[Problem]:
     """All that is wrong, what wakes somebody first."""
     every = [problem for rule in _RULES for problem in rule(found)]
     return sorted(every, key=lambda problem: (problem.severity != "page", problem.since, problem.key))
+
+
+def wrong_declarations(faults: Mapping[str, str], now: datetime) -> list[Problem]:
+    """What is wrong with declarations, without which nothing else can be judged. `faults` are sentences by file."""
+    what, why = "until it is right, nothing else is looked for", "a change of this file"
+    return [
+        Problem("declaration_wrong", file, None, "page", f"{sentence}; {what}", now, why)
+        for file, sentence in faults.items()
+        # A file may only be unreadable because of another one, which is the one to mend.
+        if sentence.startswith(f"{file}:")
+    ]
 
 
 def cause(found: Situation, tenant: str) -> str:

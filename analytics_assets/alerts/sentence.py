@@ -28,7 +28,7 @@ def sentence(status: Status | None, doing: Doing) -> str:
     through = moment(status.data_through) if status.data_through else "now"
     received = moment(status.received_through) if status.received_through else "now"
     promised = minutes(timedelta(minutes=status.promised_minutes))
-    has_all = f"all events received until {through} are included"
+    has_all = f"all usable events received until {through} are included"
     if status.state == "late":
         return f"Your analytics are delayed: {has_all}; newer ones take longer than the promised {promised}. {doing.said}"
     if status.state == "held":
@@ -42,7 +42,9 @@ def sentence(status: Status | None, doing: Doing) -> str:
     if status.state == "paused":
         return f"Updates of your analytics are paused, as agreed; {has_all}."
     if status.state == "quiet":
-        return f"Your analytics are complete: nothing was received since {received}, and all of before is included."
+        return (
+            f"Your analytics are complete: nothing was received since {received}, and all that was usable before is included."
+        )
     follow = f", and newer ones follow within {promised}" if status.age_minutes > 0 else ""
     return f"Your analytics are up to date: {has_all}{follow}."
 

@@ -5,7 +5,7 @@ it twice, under the same id. A receiver that is dead holds up its own channel un
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ import duckdb
 from analytics_assets.alerts.channels import Undelivered, tell
 from analytics_assets.alerts.declared import AlertRules, load_alert_rules
 from analytics_assets.alerts.journal import ALERTS, Alert, settle, to_tell
-from analytics_assets.alerts.problems import Problem
+from analytics_assets.alerts.problems import Problem, wrong_declarations
 from analytics_assets.settings import Settings
 from analytics_assets.slo.tables import WATCH_LOCK
 from analytics_assets.warehouse.home import Busy, Home
@@ -34,7 +34,12 @@ class AlertWatch:
     @classmethod
     def declared(cls, settings: Settings) -> "AlertWatch":
         """As `alerts.yaml` declares them. Raises ConfigError."""
-        return cls(Home(settings.home), load_alert_rules(settings.config / "alerts.yaml"))
+        return cls(Home(settings.home), load_alert_rules(settings.config / AlertRules.FILE))
+
+    @classmethod
+    def despite(cls, settings: Settings, faults: Mapping[str, str]) -> "AlertWatch":
+        """As far as `alerts.yaml` can be read: what is wrong is told all the same."""
+        return cls(Home(settings.home), AlertRules.last_resort()) if AlertRules.FILE in faults else cls.declared(settings)
 
     @property
     def log(self) -> Path:
@@ -44,14 +49,25 @@ class AlertWatch:
         """Every alert that is kept, the one opened first first."""
         return [Alert(*row) for row in read(con, self.home, ALERTS)]
 
-    def settle(self, con: duckdb.DuckDBPyConnection, found: Sequence[Problem], now: datetime) -> list[Alert]:
+    def settle(
+        self, con: duckdb.DuckDBPyConnection, found: Sequence[Problem], now: datetime,
+        is_held: Callable[[Alert], bool] = lambda alert: False,
+    ) -> list[Alert]:  # fmt: skip
         """Open and end alerts by what was found; returns those that are open."""
         with self.home.lock(WATCH_LOCK):
             known = self.alerts(con)
-            alerts = settle(known, found, self.rules.routes, self.rules.runbooks, now)
+            alerts = settle(known, found, self.rules.routes, self.rules.runbooks, now, is_held)
             if alerts != known:
                 self._keep(con, alerts)
         return [alert for alert in alerts if alert.resolved_at is None]
+
+    def settle_faults(self, con: duckdb.DuckDBPyConnection, faults: Mapping[str, str], now: datetime) -> list[Alert]:
+        """Open and end alerts on declarations by what is wrong with which file; the others stand as they are."""
+        # While alerts.yaml is wrong the others would be told to the log alone: they are opened when it is right.
+        first = {file: said for file, said in faults.items() if file == AlertRules.FILE} or faults
+        still = {f"declaration_wrong/{file}" for file in faults}
+        found = wrong_declarations(first, now)
+        return self.settle(con, found, now, lambda alert: alert.rule != "declaration_wrong" or alert.key in still)
 
     def tell(
         self, con: duckdb.DuckDBPyConnection, now: datetime, environment: Mapping[str, str] = os.environ
@@ -68,7 +84,7 @@ class AlertWatch:
         self, con: duckdb.DuckDBPyConnection, now: datetime, environment: Mapping[str, str]
     ) -> tuple[int, dict[str, str]]:
         count, failed = 0, dict[str, str]()
-        for name, channel in self.rules.channels.items():
+        for name, channel in self.rules.every_channel.items():
             for message in to_tell(self.alerts(con), name):
                 try:
                     tell(channel, message, self.log, environment)

@@ -64,7 +64,10 @@ _who = click.option("--by", help="Who decides; the user of this machine, if left
 @_why
 @_who
 def freeze(reason: str, by: str | None) -> int:
-    """Stop promotions and rollouts until a person releases them."""
+    """Stop promotions and rollouts until a person releases them.
+
+    What a spent budget froze does not open by itself from then on.
+    """
     return _turn("frozen", reason, by)
 
 

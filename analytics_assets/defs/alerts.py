@@ -127,6 +127,9 @@ def answer(
     stages: "Pipeline", instance: dg.DagsterInstance, now: datetime, cursor: str | None
 ) -> tuple[str, str, list[dg.AssetCheckEvaluation]]:
     """One look: what is wrong is kept and told. Returns what it says, the next cursor, and verdicts that changed."""
+    if faults := stages.faults():
+        # The cursor stays: what ended meanwhile is read when the declaration is right.
+        return _despite(stages, faults, now), cursor or "{}", []
     memory = json.loads(cursor) if cursor else {}
     since = datetime.fromisoformat(memory["runs"]) if "runs" in memory else now - stages.levels.objectives.window
     # Two runs may end in one moment, of which only the first was read: noting one again changes nothing.
@@ -141,11 +144,28 @@ def answer(
         told, dead = stages.alerts.tell(con, now)
     verdicts = list(_changed(memory, levels.budgets, found.gate.said if found.gate and found.gate.state == "frozen" else None))
     memory["runs"] = read_until.isoformat()
-    said = [f"{len(alerts)} {'alert is' if len(alerts) == 1 else 'alerts are'} open"]
+    return _said(len(alerts), told, dead), json.dumps(memory), verdicts
+
+
+def _despite(stages: "Pipeline", faults: dict[str, str], now: datetime) -> str:
+    """What a look does while a declaration is wrong: that is kept and told, and says so."""
+    from analytics_assets.alerts.watch import AlertWatch
+    from analytics_assets.warehouse.connect import connection
+
+    watch = AlertWatch.despite(stages.settings, faults)
+    # Not as `limits.yaml` wants it, which may be the wrong one.
+    with connection(stages.home) as con:
+        alerts = watch.settle_faults(con, faults, now)
+        told, dead = watch.tell(con, now)
+    return "; ".join([*dict.fromkeys(faults.values()), _said(len(alerts), told, dead)])
+
+
+def _said(alerts: int, told: int, dead: dict[str, str]) -> str:
+    said = [f"{alerts} {'alert is' if alerts == 1 else 'alerts are'} open"]
     if told:
         said.append(f"{told} {'message was' if told == 1 else 'messages were'} sent")
     said += [f"{channel} cannot be told: {why}" for channel, why in dead.items()]
-    return "; ".join(said), json.dumps(memory), verdicts
+    return "; ".join(said)
 
 
 def _changed(memory: dict[str, Any], budgets: "tuple[Budget, ...]", frozen: str | None) -> Iterator[dg.AssetCheckEvaluation]:

@@ -256,13 +256,15 @@ class Intake:
         if counts:
             self._collect_rejected(con, state.batch)
         if accepted:
-            self._store_accepted(con, state, part.absent)
+            self._store_accepted(con, state, part.absent, sum(counts.values()))
         return accepted + sum(counts.values())
 
-    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", absent: frozenset[str]) -> None:
+    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", absent: frozenset[str], rejected: int) -> None:
         first, last = con.execute("select min(timestamp), max(timestamp) from keys where reason is null").fetchall()[0]
         lookback = state.batch.twin_lookback
         self._mark_dropped(con, [f for f in state.files if f.meets(first - lookback, last + lookback)])
+        # Counted and not left over: that received is rejected, duplicates and events together is a check, and may fail.
+        state.duplicates += con.execute("select count(*) from dropped").fetchall()[0][0] - rejected
         days = con.execute(
             "select tenant_id, timestamp::date, count(*), min(timestamp), max(timestamp) "
             "from keys anti join dropped using (rn) group by all"
@@ -403,7 +405,7 @@ class _Loading:
     def __init__(self, batch: Batch, files: list[DataFile]) -> None:
         self.batch, self.files = batch, files
         self.adds: list[AddAction] = []
-        self.received = self.events = 0
+        self.received = self.duplicates = self.events = 0
         self.rejected: dict[str, int] = {}
         self.undeclared: set[str] = set()
         self.days: set[date] = set()
@@ -420,7 +422,6 @@ class _Loading:
             self.first = first if self.first is None else min(self.first, first)
             self.last = last if self.last is None else max(self.last, last)
         self.days |= rows.keys()
-        self.events += sum(rows.values())
         return dict(sorted(rows.items()))
 
     def add(self, adds: list[AddAction], table: Table) -> None:
@@ -428,6 +429,7 @@ class _Loading:
         self.adds += adds
         for add in adds:
             stats = json.loads(add.stats)
+            self.events += stats["numRecords"]
             low, high = stats["minValues"].get("timestamp"), stats["maxValues"].get("timestamp")
             moments = [datetime.fromisoformat(value) if value else None for value in (low, high)]
             self.files.append(DataFile(str(table.path / add.path), stats["numRecords"], add.size, *moments))
@@ -436,7 +438,7 @@ class _Loading:
         rejected = sum(self.rejected.values())
         return BatchReport(
             self.batch.batch_id, self.batch.source, self.batch.tenant, self.batch.file, self.batch.status,
-            self.received, rejected, self.received - rejected - self.events, self.events, round(seconds, 3),
+            self.received, rejected, self.duplicates, self.events, round(seconds, 3),
             self.batch.bytes, None, dict(sorted(self.rejected.items())),
             ", ".join(sorted(self.undeclared))[:1000] or None, tuple(sorted(self.days)),
             self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,

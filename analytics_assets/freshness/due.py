@@ -19,7 +19,7 @@ class Due:
 def due(promises: Promises, evidence: Evidence, now: datetime, overdue_by: timedelta = timedelta(0)) -> list[Due]:
     """The tiers whose work starts now, or was to start `overdue_by` ago; strictest first, none while publishing is held.
 
-    A day that is over and was not judged since is the work of the loosest tier.
+    A day that is over and was not rebuilt or judged since is the work of the loosest tier.
 
     Only loaded events count: what lies in a landing folder is loaded first. A receipt from the future, of a clock that went
     back, starts at once: nobody knows how long it has waited.
@@ -37,14 +37,16 @@ def due(promises: Promises, evidence: Evidence, now: datetime, overdue_by: timed
             reason = f"{first.tenant}{others}: {late}received {moment(first.since)}, waits {waits}; {name} {tier.said}"
             found.append(Due(name, first.since, reason))
     loosest = promises.served[-1]
-    if evidence.unjudged and not evidence.held and all(one.tier != loosest for one in found):
+    if evidence.unfinished and not evidence.held and all(one.tier != loosest for one in found):
         # What asks about whole days could not be asked before, and perhaps nothing comes any more that would.
-        over = datetime.combine(min(evidence.unjudged) + timedelta(days=1), time.min)
+        over = datetime.combine(min(evidence.unfinished) + timedelta(days=1), time.min)
         if promises.tier(loosest).starts(over, now - overdue_by):
             days = (
-                "1 day is over and was" if len(evidence.unjudged) == 1 else f"{len(evidence.unjudged)} days are over and were"
+                "1 day is over and waits"
+                if len(evidence.unfinished) == 1
+                else f"{len(evidence.unfinished)} days are over and wait"
             )
-            reason = f"{days} not judged as a whole yet (first {min(evidence.unjudged)})"
+            reason = f"{days} for a rebuild or a verdict on the whole day (first {min(evidence.unfinished)})"
             found.append(Due(loosest, over, reason))
     return found
 

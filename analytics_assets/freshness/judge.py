@@ -37,15 +37,15 @@ class Receipt:
 class Evidence:
     """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is.
 
-    `unusable`: what was received of a tenant and brought nothing to readers, the oldest first. `unjudged`: days that are over
-    and were judged before that, or not at all.
+    `unusable`: what was received of a tenant and brought nothing to readers, the oldest first. `unfinished`: days that are over
+    and wait for a rebuild or for a verdict on the whole day.
     """
 
     waiting: tuple[Receipt, ...] = ()
     newest: Mapping[str, datetime] = field(default_factory=dict)
     held: str | None = None
     unusable: Mapping[str, "Unusable"] = field(default_factory=dict)
-    unjudged: tuple[date, ...] = ()
+    unfinished: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Window(Declared):
 class QueueRules(Declared):
     """The file: off-peak windows, and what counts as heavy."""
 
-    off_peak: tuple[Window, ...] = Field((), max_length=24, description="Without a window heavy work never waits for one.")
+    off_peak: tuple[Window, ...] = Field(max_length=24, description="With an empty list heavy work never waits for one.")
     heavy_from_days: int = Field(32, ge=2, le=4000, description="A rebuild by hand of as many days is heavy.")
 
     def is_open(self, now: datetime) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from analytics_assets.events.days import pending_days
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.freshness.due import Due, due, tables_due
@@ -38,7 +39,7 @@ class Look:
     overdue: tuple[Due, ...] = ()
     tables: frozenset[str] = frozenset()
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
-    unjudged: tuple[date, ...] = ()
+    unfinished: tuple[date, ...] = ()
 
     def counts(self, tier: str) -> dict[State, int]:
         """Tenants' tables of a tier by state, the worst first."""
@@ -68,8 +69,13 @@ class Watch:
 
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Look:
         """How it stands for those who read now."""
-        over = tuple(day for day in self.unjudged(con, now) if day < now.date())
-        evidence = replace(self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now), unjudged=over)
+        evidence = self._evidence(con, shown_version(self.home, EVENTS.name), held(self.home), now)
+        unfinished = {*self.unjudged(con, now)}
+        if not evidence.waiting:
+            # No receipt asks for them: events were set aside, and their days are not rebuilt yet.
+            unfinished |= {*pending_days(con, self.home)}
+        over = tuple(sorted(day for day in unfinished if day < now.date()))
+        evidence = replace(evidence, unfinished=over)
         return Look(
             tuple(judge(self.promises, self.tenants, evidence, now)),
             tuple(due(self.promises, evidence, now)),
@@ -115,7 +121,8 @@ class Watch:
     def _unusable(self, con: duckdb.DuckDBPyConnection, batches: str, now: datetime) -> dict[str, Unusable]:
         """Landed files that could not be read, or of which every record was rejected, as long as nothing mended them.
 
-        A file is mended once it, or another of its name, brings something, or its rejected records are replayed or set aside.
+        One is mended once it brings something, its rejected records are replayed or set aside, or, where it could not be read,
+        another of its name brings something.
         """
         rows = con.execute(
             f"with found as (select * from ({batches}) where tenant is not null), "
@@ -123,7 +130,8 @@ class Watch:
             "and received > 0 and rejected = received))) select tenant, received_at, file, batch_id, "
             "coalesce(reason, 'every record was rejected (' || rejected_by_reason || ')'), status from bad where not exists "
             "(from found later where later.tenant = bad.tenant and later.received_at >= bad.received_at "
-            "and (later.batch_id = bad.batch_id or later.file = bad.file) and later.events + later.duplicates > 0) "
+            "and (later.batch_id = bad.batch_id or (bad.status = 'set_aside' and later.file = bad.file)) "
+            "and later.events + later.duplicates > 0) "
             "order by received_at, file",
             {"begin": now - _UNUSABLE_FOR},
         ).fetchall()

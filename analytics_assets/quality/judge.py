@@ -6,7 +6,7 @@ Unknown is never a pass: what could not be measured, or has too little clean his
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,8 @@ Failing = Callable[[str, Sequence[Expectation], Numbers], Mapping[str, set[int]]
 class Occasion:
     """When and on what is judged: the days of the window, the clock, the version of events, the run.
 
-    `received` are days of receipt that get a verdict on deliveries even where nothing of them is left.
+    `received` are days of receipt that get a verdict on deliveries even where nothing of them is left. `told_of`: by tenant
+    the newest day of which a delivery has told anything. A tenant is missed on no later day: what has not come yet is not lost.
     """
 
     days: tuple[date, ...]
@@ -39,6 +40,7 @@ class Occasion:
     version: int
     run: str
     received: tuple[date, ...] = ()
+    told_of: Mapping[str, date] = field(default_factory=dict)
 
 
 def judge(
@@ -56,7 +58,7 @@ def judge(
     try:
         found: list[QualityResult] = []
         for table in tables:
-            cells = with_the_absent(table.suite, measured(con, table), history, occasion.days)
+            cells = with_the_absent(table.suite, measured(con, table), history, occasion.told_of)
             for verdict in verdicts(table.suite, cells, history, occasion, failing):
                 if verdict.success == "fail" and verdict.tenant is not None:
                     expected = _by_name(table.suite)[verdict.expectation]
@@ -68,14 +70,18 @@ def judge(
         drop(con, tables)
 
 
-def with_the_absent(suite: Suite, cells: Cells, history: History, days: Sequence[date]) -> Cells:
-    """The cells and those of tenants that were seen before and have no row on a judged day on which others have some."""
+def with_the_absent(suite: Suite, cells: Cells, history: History, told_of: Mapping[str, date]) -> Cells:
+    """The cells and those of tenants that were seen before and have no row on a judged day on which others have some.
+
+    That is of days of which the deliveries that bring a tenant's events have told.
+    """
     absent: dict[Cell, dict[str, float | None]] = {}
     others = {day for _, day in cells}
     for expected in suite.expectations:
         if isinstance(expected, Usual) and expected.absent_is_zero:
             for tenant in history.tenants(suite.table.name, expected.name):
-                for day in others - {known for name, known in cells if name == tenant}:
+                told = {day for day in others if day <= told_of.get(tenant, date.min)}
+                for day in told - {known for name, known in cells if name == tenant}:
                     absent.setdefault((tenant, day), {})[expected.name] = 0.0
     return {**cells, **absent}
 

@@ -40,7 +40,8 @@ def keep(con: duckdb.DuckDBPyConnection, table: Table, found: Sequence[QualityRe
 def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date, today: date) -> list[Past]:
     """Earlier verdicts that can be learned from, or that say that a day must not be.
 
-    Those on tables are of days `before` the window; those on deliveries are of days of receipt, before `today`.
+    Those on tables are of days `before` the window; those on deliveries are of days of receipt, before `today` but for what
+    failed today.
     """
     low, high = day_bounds([min(before, today) - LOOKBACK, max(before, today)])
     received, table = ", ".join(map(literal, sorted(DELIVERIES))), '"table"'
@@ -48,7 +49,7 @@ def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date, today
     return con.execute(
         'select "table", tenant, "partition", expectation, severity, success, observed from '
         f"""({stored}) where tenant is not null and case when {table} in ({received})
-            then "partition" >= date '{today - LOOKBACK}' and "partition" < date '{today}'
+            then "partition" >= date '{today - LOOKBACK}' and ("partition" < date '{today}' or success = 'fail')
             else "partition" >= date '{before - LOOKBACK}' and "partition" < date '{before}' end"""
     ).fetchall()
 

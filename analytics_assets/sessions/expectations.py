@@ -23,7 +23,7 @@ SESSIONS_SUITE = Suite(
               "case when count(*) >= 10 then median(date_diff('minute', date, started_at) / 60.0) end",
               weekday=True, tolerance=2.75, whole_day=True),
         Usual("sessions_length", "The median session (of 20 and more) has about as many events as before.",
-              "case when count(*) >= 20 then median(events) end", ratio=True, tolerance=3),
+              "case when count(*) >= 20 then median(events) end", ratio=True, tolerance=3, whole_day=True),
     ),
 )  # fmt: skip
 

@@ -150,9 +150,11 @@ class Objectives(Declared):
         """(place, sentence) of what does not fit together, or not the declared tenants."""
         known = set(tenants)
         named: Mapping[str, str] = self.tenant_tiers.tenants
-        for tenant in [*named, *(excused.tenant for excused in self.excused if excused.tenant)]:
-            if tenant not in known:
-                yield ("tenant_tiers", "tenants", tenant), f"tenant '{tenant}' is not declared in tenants.yaml; add it there"
+        placed: list[tuple[tuple[str | int, ...], str | None]] = [(("tenant_tiers", "tenants", name), name) for name in named]
+        placed += [(("excused", n, "tenant"), excused.tenant) for n, excused in enumerate(self.excused)]
+        for place, tenant in placed:
+            if tenant is not None and tenant not in known:
+                yield place, f"tenant '{tenant}' is not declared in tenants.yaml; add it there"
         for name in SLOS:
             for tier in sorted({self.tenant_tiers.default, *named.values()} - self.slo(name).tiers.keys()):
                 yield ("slos", name, "tiers"), f"{name} has no objective for the tenant tier '{tier}'; add it"

@@ -225,13 +225,18 @@ class ServiceLevels:
         return [GateChange(*row) for row in read(con, self.home, RELEASE_GATE)]
 
     def turn_gate(self, con: duckdb.DuckDBPyConnection, state: str, reason: str, by: str, now: datetime) -> GateChange:
-        """Freeze or open the release gate by hand. Raises UserError if it stands so already."""
-        # What the budgets ask for comes first: a freeze that nobody noted yet must be there to be released.
-        self.settle_gate(con, self.look(con, now), now)
+        """Freeze or open the release gate by hand. Raises UserError if it stands so already.
+
+        A person's freeze takes over that of a budget, which would open by itself.
+        """
+        if state == "open":
+            # What the budgets ask for comes first: a freeze that nobody noted yet must be there to be released.
+            self.settle_gate(con, self.look(con, now), now)
         with self.home.lock(WATCH_LOCK):
             changes = self.gate(con)
-            present = changes[-1].state if changes else "open"
-            if present == state:
+            present = changes[-1] if changes else None
+            takes_over = state == "frozen" and present is not None and present.by == BUDGET
+            if (present.state if present else "open") == state and not takes_over:
                 raise UserError(f"the release gate is {state} already; nothing was changed")
             return self._keep(con, changes, GateChange(state, now, None, reason, by))
 

@@ -21,19 +21,25 @@ DOING = [Doing(working, refused) for working in (False, True) for refused in (Fa
     [
         (None, "We have not received any events from you yet."),
         (a_status("empty"), "We have not received any events from you yet."),
-        (a_status("fresh"), "Your analytics are up to date: all events received until 2026-03-10 12:00 UTC are included."),
+        (
+            a_status("fresh"),
+            "Your analytics are up to date: all usable events received until 2026-03-10 12:00 UTC are included.",
+        ),
         (
             a_status("fresh", age_minutes=2, data_through=at(-2)),
-            "Your analytics are up to date: all events received until 2026-03-10 11:58 UTC are included, and newer ones follow "
+            "Your analytics are up to date: all usable events received until 2026-03-10 11:58 UTC are included, and newer "
+            "ones follow "
             "within 5 min.",
         ),
         (
             a_status("quiet"),
-            "Your analytics are complete: nothing was received since 2026-03-10 10:55 UTC, and all of before is included.",
+            "Your analytics are complete: nothing was received since 2026-03-10 10:55 UTC, and all that was usable before "
+            "is included.",
         ),
         (
             a_status("unusable"),
-            "Something that you sent could not be read and is not included; otherwise all events received until 2026-03-10 "
+            "Something that you sent could not be read and is not included; otherwise all usable events received until "
+            "2026-03-10 "
             "12:00 UTC are included. We are looking into it.",
         ),
         (
@@ -43,21 +49,25 @@ DOING = [Doing(working, refused) for working in (False, True) for refused in (Fa
         ),
         (
             a_status("paused"),
-            "Updates of your analytics are paused, as agreed; all events received until 2026-03-10 12:00 UTC are included.",
+            "Updates of your analytics are paused, as agreed; all usable events received until 2026-03-10 12:00 UTC are "
+            "included.",
         ),
         (
             a_status("unknown"),
-            "We cannot tell when your newest events will be included; all events received until 2026-03-10 12:00 UTC are "
+            "We cannot tell when your newest events will be included; all usable events received until 2026-03-10 12:00 "
+            "UTC are "
             "included. We are looking into it.",
         ),
         (
             a_status("held"),
-            "Your analytics show an earlier version while we correct an error: all events received until 2026-03-10 10:55 UTC "
+            "Your analytics show an earlier version while we correct an error: all usable events received until "
+            "2026-03-10 10:55 UTC "
             "are included, and newer ones follow.",
         ),
         (
             a_status("late"),
-            "Your analytics are delayed: all events received until 2026-03-10 10:55 UTC are included; newer ones take longer "
+            "Your analytics are delayed: all usable events received until 2026-03-10 10:55 UTC are included; newer ones "
+            "take longer "
             "than the promised 5 min. We are looking into it.",
         ),
     ],

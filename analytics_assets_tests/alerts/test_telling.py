@@ -1,11 +1,11 @@
-"""Who is told what, by real receivers: once when it opens, once when it is over, in order, whatever is down meanwhile."""
+"""Who is told what, by real receivers: once when it opens, gets worse, and is over, in order, whatever is down meanwhile."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import astuple, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import duckdb
 import pytest
 
 from analytics_assets.alerts.declared import AlertRules
-from analytics_assets.alerts.journal import Alert
+from analytics_assets.alerts.journal import ALERTS, Alert
 from analytics_assets.alerts.problems import Problem
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.settings import PROJECT
 from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.records import write
 from analytics_assets_tests.alerts.receivers import Mails, Web, a_mail_server, a_silent_port, a_web_server
 from analytics_assets_tests.builders import at
 
@@ -41,8 +42,8 @@ class Desk:
         self.home = Home(home)
         self.declare(**channels)
 
-    def declare(self, *, warn: Sequence[str] | None = None, **channels: dict[str, Any]) -> None:
-        routes = {"warn": list(channels) if warn is None else list(warn), "page": list(channels)}
+    def declare(self, *, warn: str = "", page: str = "", **channels: dict[str, Any]) -> None:
+        routes = {"warn": warn.split() or list(channels), "page": page.split() or list(channels)}
         self.watch = AlertWatch(self.home, AlertRules.model_validate({"channels": channels, "routes": routes}))
 
     def look(self, minute: float, *found: Problem) -> dict[str, str]:
@@ -117,19 +118,49 @@ def test_tenants_with_the_same_trouble_for_the_same_cause_are_one_message(home: 
     assert [(one["event"], one["tenants"]) for one in web.got[2:]] == [("resolved", ["shop-0"])]
 
 
-def test_what_gets_worse_is_told_to_those_who_were_not_told(home: Path, web: Web) -> None:
-    with a_web_server() as night:
+def test_what_gets_worse_is_told_once_more_to_all_who_are_to_wake(home: Path, web: Web) -> None:
+    with a_web_server() as night, a_web_server() as day:
         desk = Desk(home)
-        desk.declare(warn=["ops"], ops=hook(web), night=hook(night))
+        desk.declare(warn="ops day", page="ops night", ops=hook(web), day=hook(day), night=hook(night))
         desk.look(0, LATE)
-        assert (len(web.got), len(night.got)) == (1, 0)
+        assert [len(one.got) for one in (web, day, night)] == [1, 1, 0]
         desk.look(1, WORSE)
         desk.look(2, WORSE)
         # it is not less bad because the burn has slowed down
         desk.look(3, LATE)
-        assert (len(web.got), night.texts[0].splitlines()[:2]) == (1, ["[page] table_late: acme", WORSE.what])
-        desk.look(4)
-        assert ([one["event"] for one in web.got], [one["event"] for one in night.got]) == (["opened", "resolved"],) * 2
+        desk.look(4, WORSE)
+        assert [web.texts[1].splitlines()[:2], night.texts[0].splitlines()[:2]] == [["[page] table_late: acme", WORSE.what]] * 2
+        desk.look(5)
+        assert [one["event"] for one in web.got] == ["opened", "worsened", "resolved"]
+        assert [one["event"] for one in day.got] == ["opened", "resolved"]
+        assert [one["event"] for one in night.got] == ["worsened", "resolved"]
+        assert len({one["id"] for one in web.got}) == 3
+        assert night.got[0]["id"] == web.got[1]["id"]
+
+
+def test_who_was_down_when_it_got_worse_is_told_how_bad_it_is_and_not_how_it_began(home: Path, web: Web) -> None:
+    desk = Desk(home, ops=hook(web))
+    web.answer = 500
+    desk.look(0, LATE)
+    desk.look(1, WORSE)
+    web.answer = 204
+    desk.look(2, WORSE)
+    desk.look(3)
+    assert [(one["event"], one["severity"]) for one in web.got] == [("worsened", "page"), ("resolved", "page")]
+
+
+def test_alerts_of_a_home_that_knew_no_worse_go_on(home: Path, web: Web) -> None:
+    desk = Desk(home, ops=hook(web))
+    before = replace(ALERTS, columns=tuple(column for column in ALERTS.columns if column.name != "worsened_at"))
+    desk.watch.settle(desk.con, [LATE], at(0))
+    (row,) = desk.alerts()
+    old = Home(home.with_name("old"))
+    write(desk.con, old, before, [astuple(replace(row, deliveries='{"ops": {}}'))[:-1]])
+    desk.home = old
+    desk.declare(ops=hook(web))
+    for minute, found in enumerate(([LATE], [WORSE], [])):
+        desk.look(minute, *found)
+    assert [one["event"] for one in web.got] == ["opened", "worsened", "resolved"]
 
 
 def test_a_receiver_that_is_down_is_told_in_order_when_it_is_back_and_holds_up_nobody(home: Path, web: Web) -> None:

@@ -11,7 +11,7 @@ import pytest
 from analytics_assets.defs.alerts import alerts, answer, ended_runs, release_gate_is_open
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.events.intake import utc_now
-from analytics_assets.pipeline import Pipeline
+from analytics_assets_tests.alerts.receivers import a_web_server
 from analytics_assets_tests.builders import NOW, Line
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home
 
@@ -38,7 +38,7 @@ class Looks:
     def look(self, minutes: float) -> tuple[str, dict[str, bool]]:
         """What it says, and the verdicts that it reports, by check."""
         moment = NOW + timedelta(minutes=minutes)
-        said, self.cursor, verdicts = answer(Pipeline(self.home.settings), self.instance, moment, self.cursor)
+        said, self.cursor, verdicts = answer(PipelineResource().get(), self.instance, moment, self.cursor)
         return said, {verdict.check_name: verdict.passed for verdict in verdicts}
 
     def told(self) -> list[str]:
@@ -137,6 +137,76 @@ def test_a_dead_receiver_is_named_and_the_sensor_goes_on(home: DataHome, instanc
     home.land("a.ndjson", [a_call()], tenant="nobody")
     looks = Looks(home, instance)
     assert looks.look(0)[0] == "1 alert is open; chat cannot be told: the environment variable NO_SUCH_VARIABLE is not set"
+
+
+# A declaration that is saved wrong while the sensor goes on
+
+
+@pytest.mark.parametrize("file", ["tenants.yaml", "limits.yaml", "freshness.yaml", "slos.yaml", "incidents.yaml"])
+def test_a_wrong_declaration_is_told_once_and_the_other_alerts_stand_as_they_are(
+    home: DataHome, instance: dg.DagsterInstance, file: str
+) -> None:
+    home.land("a.ndjson", [a_call()], tenant="nobody")
+    looks = Looks(home, instance)
+    looks.look(0)
+    path = home.settings.config / file
+    right = path.read_text()
+    path.write_text(f"{right}\nno_such_key: 1\n")
+    said, _ = looks.look(1)
+    assert said.startswith(f"{file}:") and said.endswith("; 2 alerts are open; 1 message was sent")
+    path.write_text("the editor is not done yet")
+    assert looks.look(2)[0].endswith("; 2 alerts are open")
+    # what ends meanwhile is read when it is right
+    run(instance, "ingest", fails=True)
+    assert looks.look(3)[0].endswith("; 2 alerts are open")
+    path.write_text(right)
+    looks.look((utc_now() - NOW) / timedelta(minutes=1))
+    told = looks.told()
+    assert told[:2] == ["[warn] file_not_taken", "[page] declaration_wrong"]
+    assert sorted(told[2:]) == ["[resolved] declaration_wrong", "[warn] run_failed"]
+
+
+def test_while_alerts_yaml_is_wrong_the_log_is_told_and_the_rest_when_it_is_right(
+    home: DataHome, instance: dg.DagsterInstance
+) -> None:
+    rules, levels = (home.settings.config / file for file in ("alerts.yaml", "slos.yaml"))
+    right = levels.read_text()
+    looks = Looks(home, instance)
+    with a_web_server() as web:
+        declared = f"channels: {{chat: {{kind: webhook, url: '{web.url}'}}}}\nroutes: {{warn: [chat], page: [chat]}}\n"
+        rules.write_text(declared.replace("page: [chat]", "page: [chta]"))
+        levels.write_text("windows: [")
+        for minute in range(2):
+            said, _ = looks.look(minute)
+        assert said.startswith("alerts.yaml:2: there is no channel 'chta'; declared are chat; slos.yaml:2: ")
+        (line,) = looks.log.read_text().splitlines()
+        assert "[page] declaration_wrong | alerts.yaml:2: there is no channel 'chta'" in line
+        rules.write_text(declared)
+        assert looks.look(2)[0].endswith("; 1 alert is open; 2 messages were sent")
+        assert looks.told() == ["[page] declaration_wrong", "[resolved] declaration_wrong"]
+        levels.write_text(right)
+        assert looks.look(3)[0] == "0 alerts are open; 1 message was sent"
+        assert [(one["event"], one["text"].splitlines()[1][:7]) for one in web.got] == [
+            ("opened", "slos.ya"), ("resolved", "over si")
+        ]  # fmt: skip
+
+
+def test_what_is_wrong_with_one_file_does_not_end_what_is_wrong_with_another(
+    home: DataHome, instance: dg.DagsterInstance
+) -> None:
+    """The objectives cannot be read without the tenants: nobody knows then whether they are right."""
+    levels, tenants = (home.settings.config / file for file in ("slos.yaml", "tenants.yaml"))
+    right = levels.read_text(), tenants.read_text()
+    looks = Looks(home, instance)
+    levels.write_text("windows: [")
+    looks.look(0)
+    tenants.write_text("tenants: [")
+    looks.look(1)
+    tenants.write_text(right[1])
+    looks.look(2)
+    levels.write_text(right[0])
+    looks.look(3)
+    assert looks.told() == ["[page] declaration_wrong"] * 2 + ["[resolved] declaration_wrong"] * 2
 
 
 def test_datetimes_are_utc(instance: dg.DagsterInstance) -> None:

@@ -4,17 +4,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
+from analytics_assets.aside import Wanted, set_aside
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.conditions import runs_for, see
 from analytics_assets.defs.instance import WORKER_LOCK
 from analytics_assets.defs.queues import ASSET_JOB
+from analytics_assets.events.tables import BATCHES
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.quality.results import keep
 from analytics_assets.quality.tables import QualityResult
@@ -145,12 +147,26 @@ def test_a_day_that_was_judged_before_it_was_over_is_judged_once_more_at_night(p
     assert published.evaluate(at(60 * 15)) == (set(), True)
     (run,) = published.tick(at(60 * 15))
     assert run.tags["analytics/tier"] == "daily"
-    assert "1 day is over and was not judged as a whole yet (first 2026-03-10)" in run.tags["analytics/why"]
+    assert "1 day is over and waits for a rebuild or a verdict on the whole day (first 2026-03-10)" in run.tags["analytics/why"]
     published.end(run, "PIPELINE_SUCCESS")
     with Line.at(published.home.root, published.home.settings.config, at(60 * 15)) as line:
         line.publish()
         assert line.pipeline.gate.pending(line.con, line.now) == []
     assert published.evaluate(at(60 * 16)) == published.evaluate(at(60 * 40)) == NOTHING
+
+
+def test_days_that_wait_though_nothing_was_received_are_rebuilt_at_night(published: Automation) -> None:
+    """Events were set aside, and the process died before the rebuild."""
+    with Line.at(published.home.root, published.home.settings.config, at(1)) as line:
+        wanted = Wanted("acme", date(2026, 3, 10), batch=line.rows(BATCHES, columns="batch_id")[0][0])
+        stages = line.pipeline
+        set_aside(
+            line.con, stages.intake, stages.gate, stages.sources, stages.settings.limits.sessions, wanted, "was wrong", at(1),
+            dry_run=False,
+        )  # fmt: skip
+        assert line.pipeline.pending(line.con)
+    assert published.evaluate(at(2)) == NOTHING
+    assert published.evaluate(at(60 * 15)) == ({"2026-03-10"}, True)
 
 
 def test_a_table_of_a_looser_tier_goes_along_since_a_version_is_whole(automation: Automation) -> None:

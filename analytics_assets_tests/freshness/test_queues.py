@@ -53,7 +53,8 @@ def test_begin_and_end_alike_are_a_whole_day() -> None:
 
 
 def test_without_a_window_heavy_work_never_waits_for_one() -> None:
-    assert QueueRules().is_open(at()) and QueueRules().opens(at()) == at()
+    rules = QueueRules.model_validate({"off_peak": []})
+    assert rules.is_open(at()) and rules.opens(at()) == at()
 
 
 @given(WINDOWS, MOMENTS)
@@ -78,8 +79,10 @@ def test_an_open_window_is_one_that_began_on_its_weekday_less_than_its_length_ag
         ('off_peak:\n  - begin: "25:00"\n    end: "05:00"\n', "2: off_peak.0.begin: '25:00' is no time of day; write it as"),
         ('off_peak:\n  - {begin: "22:00", end: "05:00", weekdays: []}\n', "2: off_peak.0.weekdays: "),
         ('off_peak:\n  - {begin: "22:00", end: "05:00", weekdays: [sonntag]}\n', "2: off_peak.0.weekdays"),
-        ("heavy_from_days: 1\n", "1: heavy_from_days: Input should be greater than or equal to 2"),
-        ("queue: fast\n", "1: queue: Extra inputs are not permitted"),
+        ("off_peak: []\nheavy_from_days: 1\n", "2: heavy_from_days: Input should be greater than or equal to 2"),
+        ("heavy_from_days: 9\n", "1: off_peak: Field required"),
+        ("- off_peak\n", "1: is no list of names with their values"),
+        ("off_peak: []\nqueue: fast\n", "2: queue: Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_line_is_a_sentence_with_its_place(tmp_path: Path, text: str, said: str) -> None:

@@ -42,11 +42,18 @@ def test_an_unreadable_file_is_told_of_with_its_reason(line: Line) -> None:
     assert unusable(line) == {"acme": Unusable(NOW, 1, "a.parquet", str(report.reason))}
 
 
-def test_a_file_sent_again_under_its_name_mends_it_and_another_file_does_not(rejected: Line) -> None:
-    rejected.load(delivered(rejected, "other.ndjson", an_event("m2")), tenant="acme")
+def test_rejected_records_wait_also_when_the_next_file_has_the_same_name(rejected: Line) -> None:
+    """Some senders give every file one name."""
+    rejected.load(delivered(rejected, "day.ndjson", an_event("m2")), tenant="acme")
     assert list(unusable(rejected)) == ["acme"]
-    rejected.load(delivered(rejected, "day.ndjson", an_event("m1")), tenant="acme")
-    assert unusable(rejected) == {}
+
+
+def test_an_unreadable_file_that_is_sent_again_under_its_name_is_mended_and_another_file_does_not_mend_it(line: Line) -> None:
+    line.load(delivered(line, "a.parquet", "no parquet"), tenant="acme")
+    line.load(delivered(line, "other.ndjson", an_event("m2")), tenant="acme")
+    assert list(unusable(line)) == ["acme"]
+    line.load(delivered(line, "again/a.parquet", an_event("m1")).rename(line.home / "a.ndjson"), tenant="acme")
+    assert list(unusable(line)) == ["acme"]
 
 
 def test_a_replay_mends_it(rejected: Line) -> None:

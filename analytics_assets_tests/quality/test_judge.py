@@ -23,11 +23,13 @@ HISTORY = History([("things", "acme", DAY - timedelta(weeks=n), "things_volume",
 
 
 def judged(
-    cells: Mapping[str, Mapping[str, float | None]], *, history: History = HISTORY, now: datetime = AFTER
+    cells: Mapping[str, Mapping[str, float | None]], *, history: History = HISTORY, now: datetime = AFTER, told_of: date = DAY
 ) -> dict[tuple[str, str | None], QualityResult]:
     """The verdicts by expectation and tenant, of numbers by tenant; what a test does not name is healthy."""
     healthy = {"things_schema": 0.0, "things_are_good": 0.0, "things_share": 0.2, "things_volume": 100.0}
-    whole = with_the_absent(SUITE, {(t, DAY): {**healthy, **numbers} for t, numbers in cells.items()}, history, [DAY])
+    whole = with_the_absent(
+        SUITE, {(t, DAY): {**healthy, **numbers} for t, numbers in cells.items()}, history, {"acme": told_of}
+    )
     found = list(verdicts(SUITE, whole, history, Occasion((DAY,), now, 7, "a run")))
     return {(result.expectation, result.tenant): result for result in found}
 
@@ -72,6 +74,10 @@ def test_a_tenant_gone_silent_fails_while_others_are_there() -> None:
     found = judged({"globex": {}})
     assert (found["things_volume", "acme"].success, found["things_volume", "acme"].observed) == ("fail", 0)
     assert ("things_are_good", "acme") not in found
+
+
+def test_a_tenant_is_not_missed_on_a_day_of_which_its_deliveries_have_not_told_yet() -> None:
+    assert ("things_volume", "acme") not in judged({"globex": {}}, told_of=DAY - timedelta(days=1))
 
 
 def test_a_day_that_is_not_over_has_no_volume_yet() -> None:

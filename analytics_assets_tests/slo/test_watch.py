@@ -279,6 +279,29 @@ def test_what_a_person_froze_only_a_person_opens(published: Line) -> None:
     assert changes == [("frozen", later(20), "the auditors are here", "ada"), ("open", None, "they left", "bob")]
 
 
+def test_a_person_takes_over_what_a_budget_froze(published: Line) -> None:
+    line, keeper = published, levels(published)
+    line.load([an_event("m2")])
+    assert frozen(line, later(500))
+    keeper.turn_gate(line.con, "frozen", "until we know why", "ada", later(505))
+    publish(line, later(506))
+    # the budget has recovered, and opens nothing
+    assert frozen(line, later(28 * 24 * 60 + 300))
+    with pytest.raises(ReleasesFrozen, match=r"\(ada: until we know why\); `analytics gate release` opens them"):
+        keeper.confirm_open(line.con, later(28 * 24 * 60 + 301))
+    keeper.turn_gate(line.con, "open", "we know", "bob", later(28 * 24 * 60 + 310))
+    assert [(change.state, change.since, change.by) for change in keeper.gate(line.con)] == [
+        ("frozen", later(500), "error budget"), ("frozen", later(505), "ada"), ("open", later(28 * 24 * 60 + 310), "bob")
+    ]  # fmt: skip
+
+
+def test_a_person_takes_over_a_freeze_that_nobody_noted_yet(published: Line) -> None:
+    line, keeper = published, levels(published)
+    line.load([an_event("m2")])
+    keeper.turn_gate(line.con, "frozen", "until we know why", "ada", later(500))
+    assert [(change.state, change.by) for change in keeper.gate(line.con)] == [("frozen", "ada")]
+
+
 def test_a_publish_tells_of_the_levels_as_they_are_once_it_is_out(line: Line) -> None:
     line.load([an_event("m1")])
     publish(line, later(15))
