@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.audit import audit
+from analytics_assets.commands.common import (
+    DONE,
+    FAILED,
+    REFUSED,
+    SET_ASIDE,
+    audit_log,
+    echo_json,
+    json_option,
+    pipeline,
+    settings,
+)
 from analytics_assets.commands.gate import gate
 from analytics_assets.commands.privacy import privacy
 from analytics_assets.commands.quality import quality
@@ -226,7 +237,8 @@ def rollback(version: int | None, reason: str, as_json: bool) -> int:
     from analytics_assets.warehouse.publish import rollback as roll_back
 
     stages = pipeline()
-    target = roll_back(stages.home, version, now=utc_now(), reason=reason)
+    with audit_log().act("rollback", reason=reason) as act:
+        act.details["version"] = target = roll_back(stages.home, version, now=utc_now(), reason=reason)
     if as_json:
         echo_json({"version": target, "held": True})
     else:
@@ -332,7 +344,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 
 

@@ -11,7 +11,7 @@ from analytics_assets.defs.conditions import AUTOMATION, with_condition
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
-from analytics_assets.defs.maintenance import compacted_events, layout_is_lean, swept_storage
+from analytics_assets.defs.maintenance import audit_log_is_whole, compacted_events, layout_is_lean, swept_storage
 from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
@@ -29,7 +29,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
             ),
             *SERVICE_LEVELS,
         ],
-        asset_checks=[layout_is_lean, *PROMISE_CHECKS, *SLO_CHECKS],
+        asset_checks=[layout_is_lean, audit_log_is_whole, *PROMISE_CHECKS, *SLO_CHECKS],
         jobs=[*JOBS, rollback_publish],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts],
         schedules=SCHEDULES,

@@ -13,6 +13,7 @@ from typing import cast
 
 import duckdb
 
+from analytics_assets.audit.tables import AUDIT_HEAD
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.freshness.tables import FRESHNESS_STATUS
@@ -49,7 +50,7 @@ from analytics_assets.warehouse.table import Table
 
 _SOME_DAY = date(2026, 3, 10)
 # Tables that stand in the published file alone.
-FACTS = (PUBLISHED_TABLES, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, FIELD_TAXONOMY)
+FACTS = (PUBLISHED_TABLES, AUDIT_HEAD, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, FIELD_TAXONOMY)
 # The mart that tells which keys the events of a day carry.
 _KEYS = "properties_daily"
 

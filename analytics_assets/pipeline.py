@@ -20,6 +20,7 @@ from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
+from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
 from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
 from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
@@ -63,7 +64,7 @@ from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_read
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
-from analytics_assets.warehouse.publish import PUBLISH_LOCK, Published, PublishRefused, publish
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, Fact, Published, PublishRefused, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, replace_all, replace_days
 
@@ -475,6 +476,7 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
+            facts.append(Fact(AUDIT_HEAD, audit_head(self.home, now)))
             tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts)
             out = publish(
                 self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,

@@ -232,6 +232,22 @@ class Settings:
             raise UserError(f"tenant '{tenant}' is not declared; add it to {self.config / 'tenants.yaml'}")
 
     @property
+    def keys(self) -> Path:
+        """Folder of keys and of what must not be changed along with the data home, outside of it. Raises ConfigError.
+
+        `ANALYTICS_KEYS` names it; else it lies among the user's own settings.
+        """
+        named = os.environ.get("ANALYTICS_KEYS")
+        try:
+            own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "analytics_assets" / "keys"
+            folder = (Path(named).expanduser() if named else own).resolve()
+        except RuntimeError:
+            raise ConfigError("this user has no home folder to keep keys in; name a folder in ANALYTICS_KEYS") from None
+        if folder.is_relative_to(self.home.resolve()):
+            raise ConfigError(f"keys must not lie in the data home, where {folder} is; name another folder in ANALYTICS_KEYS")
+        return folder
+
+    @property
     def incidents(self) -> tuple[Incident, ...]:
         """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
         path = self.config / "incidents.yaml"

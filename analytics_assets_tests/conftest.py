@@ -17,6 +17,15 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of keys, which all data homes of a test run share, and none of the person who runs it."""
+    folder = tmp_path_factory.mktemp("keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANALYTICS_KEYS", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def open_line(tmp_path: Path) -> Iterator[Opener]:
     """Opens lines: `open_line()`; `name` tells several apart, the rest is for `a_config`."""

@@ -28,8 +28,8 @@ ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 
 # What two runs over the same files may differ in.
 _OF_THE_RUN = ("received_at", "landed_at", "loaded_at", "seconds")
-# They tell what was judged together and when, and how long readers waited: it depends on where a run was killed.
-VERDICTS, WAITED = "quality_results", {"slo_measurements", "slo_error_budget"}
+# They tell what was judged together and when, how long readers waited, what was tried: it depends on where a run was killed.
+VERDICTS, WAITED, TRIED = "quality_results", {"slo_measurements", "slo_error_budget"}, "audit_head"
 # Tables about the version itself: what of them does not depend on the time.
 _OF_THE_VERSION = {
     "published_tables": ["table", "rows"],
@@ -43,7 +43,7 @@ def shown(path: Path) -> dict[str, tuple[int, int]]:
     found = {}
     with published(path) as con:
         for (name,) in con.execute("select table_name from information_schema.tables").fetchall():
-            if name in {VERDICTS, *WAITED}:
+            if name in {VERDICTS, *WAITED, TRIED}:
                 continue
             described = [row[0] for row in con.execute(f"describe {name}").fetchall()]
             columns = _OF_THE_VERSION.get(name) or [c for c in described if c not in _OF_THE_RUN]

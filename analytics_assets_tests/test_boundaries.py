@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 _LOGIC = {
     "alerts",
     "aside",
+    "audit",
     "events",
     "freshness",
     "gate",
@@ -36,6 +37,7 @@ _LOGIC = {
 MAY_USE = {
     "settings": set(),
     "warehouse": {"settings"},
+    "audit": {"settings", "warehouse"},
     "events": {"warehouse", "settings"},
     "sources": {"events", "settings", "warehouse"},
     "sessions": {"warehouse", "settings"},
@@ -45,8 +47,8 @@ MAY_USE = {
     "slo": {"events", "freshness", "settings", "warehouse"},
     "alerts": {"freshness", "quality", "settings", "slo", "warehouse"},
     "quality": {"settings", "warehouse"},
-    "privacy": {"settings", "warehouse"},
-    "labelling": {"events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
+    "privacy": {"audit", "settings", "warehouse"},
+    "labelling": {"audit", "events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
     "shown": {"events", "marts", "quality", "sessions", "warehouse"},

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 from analytics_assets.cli import causes, explain, main
 from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, USAGE
+from analytics_assets.defs.maintenance import audit_log_is_whole
+from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 
@@ -490,3 +493,130 @@ def test_an_error_is_one_line_and_debug_shows_the_rest(shop: Shop) -> None:
     said = process("--debug", "sql", "select no_such_column from events")
     assert said.returncode == FAILED
     assert "Traceback (most recent call last)" in said.stderr
+
+
+# audit
+
+
+def acts(*arguments: str) -> list[dict[str, Any]]:
+    return analytics("audit", "report", "--json", *arguments).json["acts"]
+
+
+def recorded(home: DataHome) -> bytes:
+    """The audit log as it lies on the disk."""
+    return b"".join(path.read_bytes() for path in sorted((home.root / "audit").iterdir()))
+
+
+def test_what_was_done_to_the_data_is_on_record_with_who_did_it_and_how_it_ended(shop: Shop) -> None:
+    found = acts()[:4]
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert {(act["user"], act["via"]) for act in found} == {(me, "analytics ingest")}
+    assert [(act["action"], act["outcome"]) for act in found] == [
+        ("run", "done"), ("load", "done"), ("run", "done"), ("publish", "done")
+    ]  # fmt: skip
+    ingest, load, refresh, publish = found
+    assert (ingest["details"]["job"], refresh["details"]["job"]) == ("ingest", "refresh")
+    assert (load["run"], publish["run"]) == (ingest["run"], refresh["run"])
+    assert load["details"]["new_events"] == 2
+    assert publish["details"]["version"] == 1 and "events" in publish["tables"]
+    shown = analytics("audit", "report", "--action", "publish", "--actor", me)
+    assert re.search(rf" {me} +analytics ingest +publish +done ", shown.out)
+    assert acts("--actor", "nobody-else") == []
+
+
+def test_a_query_is_on_record_without_what_it_says_of_persons(shop: Shop) -> None:
+    query = """select user_id, count(*) as "anna@acme.test" from events
+               where user_id = 'u1' or page_title = 'anna@acme.test' group by all -- for Anna"""
+    assert analytics("sql", query).code == DONE
+    (act,) = acts("--subject", "anna@acme.test", "--tenant", "acme", "--action", "query")
+    assert act["query"] == "select user_id , count ( * ) as ? from events where user_id = ? or page_title = ? group by all"
+    assert (act["action"], act["outcome"], act["tables"]) == ("query", "done", ["events"])
+    assert {name: act["details"][name] for name in ("rows", "identifiers_in")} == {"rows": 1, "identifiers_in": ["column 1"]}
+    assert b"anna" not in recorded(shop.home).lower()
+
+
+def test_whom_a_query_showed_is_on_record_though_it_did_not_name_them(shop: Shop) -> None:
+    before = len(acts("--subject", "u1", "--tenant", "acme", "--action", "query"))
+    analytics("sql", "select max(upper(user_id)), count(*) from users")
+    analytics("sql", "select * from (from users)")
+    analytics("sql", "select count(*) from users")
+    assert len(acts("--subject", "u1", "--tenant", "acme", "--action", "query")) == before + 1
+    (shouted,) = acts("--subject", "U1", "--tenant", "acme", "--action", "query")
+    assert shouted["details"]["identifiers_in"] == ["column 1"]
+
+
+def test_a_query_that_fails_and_an_act_that_is_refused_are_on_record_too(shop: Shop) -> None:
+    assert analytics("sql", "select no_such_column from events").code == FAILED
+    assert analytics("rollback", 99, "--reason", "because of Anna").code == FAILED
+    assert analytics("rejected", "list", "--rows", 1).code == DONE
+    none = ("--tenant", "acme", "--day", "2020-01-01", "--reason", "because of Anna", "--apply")
+    assert analytics("quality", "aside", *none).code == FAILED
+    assert analytics("rejected", "replay", "--reason", "because of Anna", "--apply").code == DONE
+    found = [(act["action"], act["outcome"]) for act in acts()][-5:]
+    assert found == [
+        ("query", "failed"), ("rollback", "refused"), ("show_rejected", "done"), ("set_aside", "unchanged"),
+        ("replay", "unchanged"),
+    ]  # fmt: skip
+    assert b"anna" not in recorded(shop.home).lower()
+
+
+def test_looking_somebody_up_in_the_log_is_on_record_itself(shop: Shop) -> None:
+    assert analytics("audit", "report", "--subject", "u77").code == USAGE
+    acts("--subject", "u77", "--tenant", "acme")
+    assert [act["action"] for act in acts("--subject", "u77", "--tenant", "acme")] == ["report", "report"]
+
+
+def test_a_changed_log_is_found_and_told_in_one_line(shop: Shop) -> None:
+    whole = analytics("audit", "verify")
+    assert (whole.code, whole.out.startswith("whole: ")) == (DONE, True)
+    assert audit_log_is_whole(PipelineResource()).passed
+    (file,) = (shop.home.root / "audit").iterdir()
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b'"outcome":"refused"', b'"outcome":"removed"').replace(b'"done"', b'"dune"', 1))
+    try:
+        changed = analytics("audit", "verify")
+        assert changed.code == FAILED
+        assert changed.err.startswith("analytics: the audit log is not whole: ")
+        assert f"{file.name}, line " in changed.out
+        assert not audit_log_is_whole(PipelineResource()).passed
+        assert analytics("audit", "verify", "--json").json["whole"] is False
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_checkpoint_or_a_published_version_kept_elsewhere_shows_whether_the_log_still_goes_through_it(
+    shop: Shop, tmp_path: Path
+) -> None:
+    kept = tmp_path / "checkpoint.json"
+    assert analytics("audit", "checkpoint", "--out", kept).code == DONE
+    version = tmp_path / "kept.duckdb"
+    oldest = min((shop.home.root / "published" / "versions").glob("v*.duckdb"))
+    version.write_bytes(oldest.read_bytes())
+    assert analytics("audit", "verify", "--checkpoint", kept, "--checkpoint", version).code == DONE
+    assert "exists" in analytics("audit", "checkpoint", "--out", kept).error
+    assert "is no checkpoint" in analytics("audit", "verify", "--checkpoint", shop.file).error
+    other = {**json.loads(kept.read_text()), "hash": "0" * 64}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert analytics("audit", "verify", "--checkpoint", tmp_path / "other.json").code == FAILED
+
+
+def test_a_log_that_lost_its_end_is_found_until_somebody_accepts_that(empty_home: DataHome) -> None:
+    assert analytics("audit", "verify").out == "nothing is recorded yet\n"
+    assert analytics("audit", "checkpoint").error == "nothing is recorded yet, so there is no head to keep"
+    analytics("gate", "freeze", "--reason", "Anna asked for it")
+    analytics("gate", "release", "--reason", "Anna is content")
+    assert [(act["action"], act["outcome"]) for act in acts()] == [("freeze_gate", "done"), ("release_gate", "done")]
+    assert b"Anna" not in recorded(empty_home)
+    (file,) = (empty_home.root / "audit").iterdir()
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
+    assert analytics("audit", "verify").code == FAILED
+    assert analytics("audit", "accept", "--reason", "a backup was restored").out == "accepted: 1 finding\n"
+    after = analytics("audit", "verify")
+    assert (after.code, after.out.startswith("accepted before: before entry 3 ")) == (DONE, True)
+
+
+def test_what_cannot_be_recorded_is_not_done(empty_home: DataHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("ANALYTICS_KEYS", str(tmp_path / "a-file" / "keys"))
+    assert "name another folder in ANALYTICS_KEYS" in analytics("gate", "freeze", "--reason", "for a test").error
+    assert analytics("gate").out == "releases are open; the gate was never frozen\n"

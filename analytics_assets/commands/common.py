@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ def pipeline() -> "Pipeline":
     from analytics_assets.pipeline import Pipeline
 
     return Pipeline(settings())
+
+
+def audit_log() -> Audit:
+    """The log of who did what, for the command that runs."""
+    return Audit(settings())
 
 
 def echo_json(value: object) -> None:

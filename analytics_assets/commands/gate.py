@@ -4,7 +4,7 @@ import getpass
 
 import click
 
-from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline
+from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, pipeline
 from analytics_assets.console import say, show
 
 
@@ -44,7 +44,7 @@ def _turn(state: str, reason: str, by: str | None) -> int:
     from analytics_assets.events.intake import utc_now
 
     stages = pipeline()
-    with stages.connect() as con:
+    with audit_log().act("freeze_gate" if state == "frozen" else "release_gate", reason=reason), stages.connect() as con:
         change = stages.levels.turn_gate(con, state, reason, by or getpass.getuser(), utc_now())
     say(change.said)
     return DONE

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.audit.log import Act
+from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, running, say, show
 from analytics_assets.settings import UserError
 
@@ -132,11 +134,13 @@ def aside(
         raise click.UsageError("--reason takes 3 to 200 characters on one line")
     stages = pipeline()
     wanted = Wanted(tenant, _day(day), batch, expectation)
-    with stages.connect() as con:
+    with stages.connect() as con, _recorded(tenant, reason) if apply else nullcontext(Act()) as act:
         chosen = set_aside(
             con, stages.intake, stages.gate, stages.sources, stages.settings.limits.sessions, wanted, reason.strip(), utc_now(),
             dry_run=not apply, files=files,
         )  # fmt: skip
+        act.outcome = "done" if chosen.events else "unchanged"
+        act.details |= {"events": chosen.events, "days": sorted({str(group[1]) for group in chosen.groups})}
     if not chosen.events:
         raise UserError("no events match; nothing was set aside")
     try:
@@ -149,6 +153,10 @@ def aside(
         else:
             _show_aside(chosen, reason.strip(), apply)
     return DONE
+
+
+def _recorded(tenant: str | None, reason: str) -> AbstractContextManager[Act]:
+    return audit_log().act("set_aside", tenant=tenant, reason=reason.strip(), tables=["events", "rejected_events"])
 
 
 def _show_aside(chosen: "Chosen", reason: str, applied: bool) -> None:

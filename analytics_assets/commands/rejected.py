@@ -1,11 +1,13 @@
 """`analytics rejected`: records that could not become events, listed and tried again."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.audit.log import Act
+from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, running, say, show, show_batches
 
 if TYPE_CHECKING:
@@ -44,9 +46,12 @@ def rejected_list(reason: str | None, source: str | None, tenant: str | None, ro
             [reason, source, tenant],
         )
         counts = [dict(zip([c[0] for c in counted.description], row, strict=True)) for row in counted.fetchall()]
-        examples = con.execute(
-            f"select reason, raw from ({select}) {where} limit {int(rows)}", [reason, source, tenant]
-        ).fetchall()
+        recorded = audit_log().act("show_rejected", tenant=tenant, tables=[REJECTED.name]) if rows else None
+        with recorded or nullcontext(Act()) as act:
+            examples = con.execute(
+                f"select reason, raw from ({select}) {where} limit {int(rows)}", [reason, source, tenant]
+            ).fetchall()
+            act.details["rows"] = len(examples)
     if as_json:
         echo_json({"counts": counts, "records": [{"reason": name, "raw": raw} for name, raw in examples]})
         return DONE
@@ -94,9 +99,12 @@ def rejected_replay(reason: str | None, source: str | None, tenant: str | None, 
     """
     from analytics_assets.events.intake import utc_now
 
-    stages = pipeline()
-    with stages.connect() as con:
+    stages, log = pipeline(), audit_log()
+    recorded = log.act("replay", tenant=tenant, reason=reason, tables=["events", "rejected_events"]) if apply else None
+    with stages.connect() as con, recorded or nullcontext(Act()) as act:
         reports = stages.replay_rejected(con, utc_now(), reason=reason, source=source, tenant=tenant, dry_run=not apply)
+        act.outcome = "done" if reports else "unchanged"
+        act.details["events"] = sum(report.events for report in reports)
         aside = 0 if reason else _set_aside(con, stages, source, tenant)
     try:
         if apply and any(report.events for report in reports):

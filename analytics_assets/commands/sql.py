@@ -3,18 +3,20 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.commands.common import DONE, echo_json, json_option, settings
+from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, settings
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 
 if TYPE_CHECKING:
     import duckdb
+
+    from analytics_assets.audit.log import Act
 
 
 @click.command()
@@ -30,8 +32,10 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     """
     import duckdb
 
+    from analytics_assets.privacy.lookups import shown
+
     try:
-        with _published(version) as con:
+        with _published(version) as con, _recorded(con, query, version) as act:
             if not _only_reads(con, query):
                 raise UserError(
                     "one SELECT at a time (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW): this command only reads"
@@ -39,6 +43,8 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
             result = con.execute(query)
             names = [column[0] for column in result.description or []]
             rows = result.fetchall() if as_json else result.fetchmany(most + 1)
+            details, act.subjects = shown(con, query, names, rows if as_json else rows[:most])
+            act.details |= details
     except duckdb.Error as error:
         raise UserError(str(error).split("\n\n")[0].replace("\n", " ")) from error
     if as_json:
@@ -49,6 +55,15 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     more = f"the first {most:,} rows; --rows shows more, --json all" if len(rows) > most else ""
     say(more or counted(len(rows), "row"), err=True)
     return DONE
+
+
+def _recorded(con: "duckdb.DuckDBPyConnection", query: str, version: int | None) -> "AbstractContextManager[Act]":
+    """Around a query: recorded before it runs, and whom it showed before anybody sees that."""
+    from analytics_assets.privacy.lookups import shape, tables
+
+    words, values = shape(con, query)
+    number = version or con.execute("select max(version) from published_tables").fetchall()[0][0]
+    return audit_log().act("query", tables=tables(con, query), subjects=values, query=words, details={"version": number})
 
 
 @contextmanager

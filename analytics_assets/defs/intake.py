@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.defs.metadata import BY_BATCH, asset_spec, picture, stacked_days
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -51,6 +52,10 @@ def intake(
         reports = list(_load(context, config, stages, con, progress, utc_now(), failed))
         tables = {spec.name: stages.table(spec).snapshot() for spec in (EVENTS, REJECTED, BATCHES)}
         days = stages.events_a_day(con, reports)
+    if reports:
+        Audit(stages.settings, context.run.run_id).record(
+            "load", tables=list(tables), details={"batches": [one.batch_id[:12] for one in reports], **_sums(reports)}
+        )
     facts = _facts(reports)
     for name, snapshot in tables.items():
         shown = {**facts, "events a day": picture(stacked_days(days, "Events a day by tenant"))} if name == "events" else facts
@@ -98,6 +103,11 @@ def _load(
         yield report
 
 
+def _sums(reports: list["BatchReport"]) -> dict[str, int]:
+    sums = {name: sum(getattr(report, name) for report in reports) for name in ("received", "rejected", "duplicates")}
+    return {**sums, "new_events": sum(report.events for report in reports)}
+
+
 def _facts(reports: list["BatchReport"]) -> dict[str, dg.MetadataValue]:
     columns = ("batch_id", "file", "tenant", "status", "received", "rejected", "duplicates", "events", "seconds")
     records = [
@@ -110,10 +120,7 @@ def _facts(reports: list["BatchReport"]) -> dict[str, dg.MetadataValue]:
         for reason, rows in report.rejected_by_reason.items():
             reasons[reason] = reasons.get(reason, 0) + rows
     return {
-        "received": dg.MetadataValue.int(sum(report.received for report in reports)),
-        "rejected": dg.MetadataValue.int(sum(report.rejected for report in reports)),
-        "duplicates": dg.MetadataValue.int(sum(report.duplicates for report in reports)),
-        "new events": dg.MetadataValue.int(sum(report.events for report in reports)),
+        **{name.replace("_", " "): dg.MetadataValue.int(count) for name, count in _sums(reports).items()},
         "rejected by reason": dg.MetadataValue.json(reasons),
         "batches": dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in columns])),
     }

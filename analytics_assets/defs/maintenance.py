@@ -1,8 +1,9 @@
-"""Storage that looks after itself: compaction of closed days, the sweep of files nobody needs, and a look at the layout."""
+"""Storage that looks after itself: compaction of closed days, the sweep of unneeded files, looks at layout and audit log."""
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.defs.metadata import AS_A_WHOLE
 from analytics_assets.defs.resources import OWNER, PipelineResource
 
@@ -52,4 +53,18 @@ def layout_is_lean(pipeline: PipelineResource) -> dg.AssetCheckResult:
         passed=not any(line.too_many_tiny_files for line in advice),
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"partition_advice": dg.MetadataValue.table(rows)},
+    )
+
+
+@dg.asset_check(asset="swept_storage", description="No entry of the audit log was changed, removed, added or cut off.")
+def audit_log_is_whole(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    """As `analytics audit verify`. A night in which nobody looks must not pass for one in which nothing happened."""
+    from analytics_assets.audit.verify import verify
+
+    found = verify(Audit(pipeline.get().settings).chain)
+    return dg.AssetCheckResult(
+        passed=found.whole,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(found.findings[:3]) or None,
+        metadata={"entries": found.entries, "findings": len(found.findings) + found.left_out},
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.defs.metadata import AS_A_WHOLE, picture, stacked_days, triangle
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -46,9 +47,13 @@ def analytics_duckdb(
 
     progress.stage("publishing")
     stages = pipeline.get()
+    log = Audit(stages.settings, context.run.run_id)
     with duckdb.get_connection() as con:
         try:
-            published = stages.publish(con, utc_now(), release=config.release)
+            with log.act("publish", details={"declarations": log.declarations(), "release": config.release}) as act:
+                published = stages.publish(con, utc_now(), release=config.release)
+                act.outcome = "done" if published.changed else "unchanged"
+                act.tables, act.details["version"] = list(published.rows), published.version
         except Waiting as reason:
             context.log.info(str(reason))
             return dg.MaterializeResult(metadata={"published": False, "reason": str(reason)})
@@ -79,7 +84,9 @@ def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: 
     from analytics_assets.events.intake import utc_now
     from analytics_assets.warehouse.publish import rollback
 
-    version = rollback(pipeline.get().home, config.version, now=utc_now(), reason=config.reason)
+    stages = pipeline.get()
+    with Audit(stages.settings, context.run.run_id).act("rollback", reason=config.reason) as act:
+        act.details["version"] = version = rollback(stages.home, config.version, now=utc_now(), reason=config.reason)
     context.log_event(
         dg.AssetMaterialization(
             analytics_duckdb.key,

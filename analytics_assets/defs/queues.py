@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.defs.instance import PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.freshness.queues import HEAVY, RELEASED, Asked, QueueRules, StartedBy, load_queues, place
@@ -62,6 +63,15 @@ def _ends(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
     """First and last day of a run; None for one that is not about days."""
     only = tags.get(_PARTITION)
     return tags.get(RANGE_START, only), tags.get(RANGE_END, only)
+
+
+def days_told(tags: Mapping[str, str]) -> dict[str, str]:
+    """The days of a run, for the audit log: tags that are no days may hold anything."""
+    try:
+        days = [date.fromisoformat(end) for end in _ends(tags) if end is not None]
+    except ValueError:
+        return {}
+    return {"days": " to ".join(map(str, dict.fromkeys(days)))} if days else {}
 
 
 def _days(tags: Mapping[str, str]) -> int:
@@ -119,6 +129,9 @@ class TieredRunCoordinator(QueuedRunCoordinator):
             tags = placed(run, self._rules, self._promises)
             if tags[QUEUE_TAG] == RELEASED:
                 _log([run], run.tags[OVERRIDE_TAG], "tag", self.clock())
+            asked = {"job": job_of(run), "asked_by": asked_for(run).by, "queue": tags[QUEUE_TAG], **days_told(run.tags)}
+            assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+            Audit(Settings.from_env(), run.run_id).record("run", "begun", tables=assets, details=asked)
             self._instance.add_run_tags(run.run_id, tags)
         return super().submit_run(context)
 
@@ -139,7 +152,8 @@ def _log(runs: Iterable[dg.DagsterRun], reason: str, how: str, now: datetime) ->
     who = getpass.getuser()
     overrides = [Override(now, run.run_id, work_of(run), who, how, reason) for run in runs]
     stages = Pipeline(Settings.from_env())
-    with stages.connect() as con:
+    ids = [override.run_id for override in overrides]
+    with Audit(stages.settings).act("let_go", reason=reason, details={"runs": ids, "how": how}), stages.connect() as con:
         log(con, stages.home, overrides)
     return overrides
 

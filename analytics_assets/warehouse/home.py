@@ -63,6 +63,11 @@ class Home:
         return self._folder("set_aside")
 
     @property
+    def audit(self) -> Path:
+        """The audit log: files that only grow."""
+        return self._folder("audit")
+
+    @property
     def work(self) -> Path:
         """Scratch space; safe to delete while nothing runs."""
         return self._folder("work")

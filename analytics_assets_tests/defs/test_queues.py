@@ -13,6 +13,8 @@ from dagster._core.test_utils import create_run_for_test, create_test_daemon_wor
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from analytics_assets.audit.log import Audit
+from analytics_assets.audit.report import Wanted, report
 from analytics_assets.commands.common import USAGE
 from analytics_assets.defs import queues
 from analytics_assets.defs.automation import busy
@@ -269,3 +271,18 @@ def close_the_window(queue: Queue) -> None:
     begin, end = (f"{datetime.now(UTC) + timedelta(hours=hours):%H:%M}" for hours in (12, 13))
     declared = {"off_peak": [{"begin": begin, "end": end}]}
     (queue.home.settings.config / "queues.yaml").write_text(yaml.safe_dump(declared))
+
+
+def test_who_asks_for_a_run_and_who_lets_it_go_is_on_record(queue: Queue) -> None:
+    backfill = queue.ask("refresh", BACKFILL)
+    tagged = queue.ask("refresh", {**YEAR, "analytics/override": "month end, says Anna"})
+    release(queue.instance, [backfill], "Anna waits for it", NOON)
+    found = report(Audit(queue.home.settings).chain, Wanted())
+    assert [(act.action, act.outcome, act.run) for act in found] == [
+        ("run", "begun", backfill), ("let_go", "done", ""), ("run", "begun", tagged), ("let_go", "done", "")
+    ]  # fmt: skip
+    days = "2025-01-01 to 2025-12-31"
+    assert found[0].details == {"job": "refresh", "asked_by": "backfill", "queue": "heavy", "days": days}
+    assert [found[place].details for place in (1, 3)] == [
+        {"runs": [tagged], "how": "tag"}, {"runs": [backfill], "how": "command"}
+    ]  # fmt: skip

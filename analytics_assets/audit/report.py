@@ -1,0 +1,110 @@
+"""Reports from the audit log: acts by person, by subject, since when. An act is one line, however many entries it has."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from analytics_assets.audit.chain import Chain, Entry, entry_of
+from analytics_assets.audit.outside import Key
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Acts that meet all that is given. `actor` is a user of this machine; `subject` an identifier of a person of `tenant`."""
+
+    actor: str | None = None
+    action: str | None = None
+    tenant: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+
+
+@dataclass
+class Told:
+    """An act as the log tells it. `outcome` is `begun` where no end is recorded: it goes on, was killed, or Dagster has it."""
+
+    entry: int
+    at: str
+    user: str
+    via: str
+    action: str
+    outcome: str
+    login: str = ""
+    run: str = ""
+    tenant: str = ""
+    query: str = ""
+    tables: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    subjects: int = 0
+    names_subject: bool = False
+    subjects_left_out: int = 0
+
+
+def entries(chain: Chain) -> Iterator[Entry]:
+    """Every entry that is one, oldest first. Whether the log is whole, `verify` tells."""
+    for path, size in chain.frozen()[0]:
+        with path.open("rb") as file:
+            while size > 0 and (line := file.readline(size)):
+                size -= len(line)
+                if entry := entry_of(line.rstrip(b"\n")):
+                    yield entry
+
+
+def report(chain: Chain, wanted: Wanted) -> list[Told]:
+    """The acts that are asked for, oldest first."""
+    acts: dict[int, Told] = {}
+    keys: dict[str, Key | None] = {}
+    for entry in entries(chain):
+        said = entry.said
+        if "of" not in said and _begins_as(said, wanted):
+            acts[entry.number] = _begun(entry)
+        begun = acts.get(said.get("of", entry.number))
+        if begun is None:
+            continue
+        begun.outcome = str(said.get("outcome", begun.outcome))
+        begun.tables += [name for name in said.get("tables", []) if name not in begun.tables]
+        begun.details.update(said.get("details", {}))
+        begun.subjects += len(said.get("subjects", [])) + int(said.get("subjects_left_out", 0))
+        begun.subjects_left_out += int(said.get("subjects_left_out", 0))
+        if wanted.subject is not None:
+            if entry.key not in keys:
+                keys[entry.key] = chain.outside.key(entry.key)
+            begun.names_subject |= _names(said, keys[entry.key], wanted)
+    return [act for act in acts.values() if _is_about(act, wanted)]
+
+
+def _begins_as(said: Mapping[str, Any], wanted: Wanted) -> bool:
+    if wanted.since is not None and str(said.get("at", "")) < wanted.since.isoformat():
+        return False
+    return wanted.actor in (None, said.get("user"), said.get("login")) and wanted.action in (None, said.get("action"))
+
+
+def _begun(entry: Entry) -> Told:
+    said: Mapping[str, Any] = entry.said
+    names = ("at", "user", "via", "action", "outcome", "login", "run", "tenant", "query")
+    texts: dict[str, Any] = {name: str(said.get(name, "")) for name in names}
+    return Told(entry.number, **texts)
+
+
+def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:
+    """Whether an entry names the person: as of the tenant, or where nobody said whose."""
+    if key is None or wanted.subject is None:
+        return False
+    named = set(said.get("subjects", []))
+    return any(key.subject(tenant, wanted.subject) in named for tenant in (wanted.tenant, None))
+
+
+def _is_about(act: Told, wanted: Wanted) -> bool:
+    if wanted.subject is not None:
+        # An act that nobody said the tenant of may be about this one.
+        if not act.names_subject or act.tenant not in ("", wanted.tenant):
+            return False
+    elif wanted.tenant is not None and act.tenant != wanted.tenant:
+        return False
+    return True
+
+
+def unnamed(acts: list[Told]) -> list[Told]:
+    """Acts that showed more people than the log names: whether somebody was among these is not known."""
+    return [act for act in acts if act.subjects_left_out]
