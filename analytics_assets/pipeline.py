@@ -29,7 +29,7 @@ from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
-from analytics_assets.labelling import labelled
+from analytics_assets.labelling import found_now, labelled, search_days
 from analytics_assets.landing import (
     Landed,
     StillWritten,
@@ -41,6 +41,7 @@ from analytics_assets.landing import (
 )
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.sessions.build import (
@@ -373,7 +374,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA]
         watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
         return [*published(), *waiting, *watched]
 
@@ -405,6 +406,7 @@ class Pipeline:
         return situation(
             con, self.levels, now, freshness=self.watch.look(con, now), levels=levels or self.levels.look(con, now),
             refused=self.gate.refusals(con), files_refused=self.landed(now)[1], days_waiting=len(self.pending(con)),
+            personal_data=self.personal_data(con),
         )  # fmt: skip
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
@@ -434,8 +436,14 @@ class Pipeline:
             waiting = sorted(set(self.gate.built(con)) - half)[-1:]
         for near in ranges(waiting):
             # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
-            found += self.gate.judge(con, [d for d in waiting if near.first <= d <= near.last], now, version, run)
+            chosen = [day for day in waiting if near.first <= day <= near.last]
+            search_days(con, self.settings, self.specs, self.table, chosen, version)
+            found += self.gate.judge(con, chosen, now, version, run)
         return found
+
+    def personal_data(self, con: duckdb.DuckDBPyConnection) -> list[Finding]:
+        """Where personal data stand in fields whose labels say that they name nobody."""
+        return found_now(con, self.settings, self.specs, self.table)
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
@@ -460,7 +468,8 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
-            tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts)
+            tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
+                                     self.personal_data(con))  # fmt: skip
             out = publish(
                 self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
                 facts=facts, keep=self.settings.limits.storage.keep_versions,
