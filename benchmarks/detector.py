@@ -93,7 +93,7 @@ def measure(bench: Bench) -> Measured:
         install(con)
         found = scores(con)
         speeds = {name: _speed(con, text, rows) for name, text in _TEXTS.items()}
-    search, judged = _day(bench, 20_000 if bench.small else 166_667)
+    search, judged = _day(bench, 20_000 if bench.small else 50_000)
     targets: dict[str, tuple[float, Literal["at least"]]] = {"recall": (0.95, "at least"), "precision": (0.9, "at least")}
     findings = [
         Finding(f"detector: {name} of {'all kinds' if kind == 'all' else kind}, {part.replace('_', ' ')}",

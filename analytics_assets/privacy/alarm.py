@@ -65,7 +65,7 @@ def search(con: duckdb.DuckDBPyConnection, events: str, labels: Labels, sources:
     con.execute(
         "create or replace temp table found_personal_data as select tenant_id, date, source, field, kind, count(*) as events "
         f"from (select tenant_id, date, source, field, unnest(personal_kinds(text)) as kind from ({fields}) "
-        "where text is not null) group by all"
+        "where may_identify(text)) group by all"
     )
     con.execute("drop table suspects")
 
