@@ -11,6 +11,7 @@ import duckdb
 from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.privacy.alarm import PERSONAL_DATA
 from analytics_assets.quality.history import CLEAN_DAYS, DELIVERIES, History, Past
 from analytics_assets.quality.judge import Failing, Occasion, judge
 from analytics_assets.quality.measure import Cell, Judged, drop, stand
@@ -102,11 +103,13 @@ class Gate:
         again = self.deliveries_at_fault(con)
         # Today, days on which came what brought events to the judged ones, and those that may have been set right.
         con.execute("create or replace temp table received_days as select unnest(?::date[]) as date", [[now.date(), *again]])
+        personal_data = Table(self._home.warehouse, PERSONAL_DATA).snapshot().select()
+        con.execute(f"create or replace temp view found_personal_data as {personal_data}")
         tables = [self._judged(con, suite, chosen, version) for suite in suites()]
         occasion = Occasion(tuple(chosen), now, version, run, tuple(again), self._told_of(con, version))
         found = judge(con, tables, history, occasion, failing)
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
-        con.execute("drop table judged_days; drop table judged_people; drop table received_days")
+        con.execute("drop table judged_days; drop table judged_people; drop table received_days; drop view found_personal_data")
         return found
 
     def at_fault(self, con: duckdb.DuckDBPyConnection, expectation: str, tenant: str, day: date, now: datetime) -> None:

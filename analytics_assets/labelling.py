@@ -14,12 +14,13 @@ from typing import cast
 import duckdb
 
 from analytics_assets.audit.tables import AUDIT_HEAD
-from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.freshness.tables import FRESHNESS_STATUS
 from analytics_assets.marts.build import run_dbt
 from analytics_assets.marts.project import models
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding, hidden_keys, search, standing
 from analytics_assets.privacy.document import document
 from analytics_assets.privacy.keys import Waiting, shown, waiting
 from analytics_assets.privacy.labels import (
@@ -46,13 +47,15 @@ from analytics_assets.settings import PROJECT, ConfigError, SessionRules, Settin
 from analytics_assets.slo.tables import SLO_DEFINITIONS, SLO_ERROR_BUDGET, SLO_MEASUREMENTS
 from analytics_assets.warehouse.publish import PUBLISHED_TABLES, Fact, Publishable, PublishRefused
 from analytics_assets.warehouse.spec import TableSpec
-from analytics_assets.warehouse.table import Table
+from analytics_assets.warehouse.table import Table, day_bounds, replace_days
 
 _SOME_DAY = date(2026, 3, 10)
 # Tables that stand in the published file alone.
 FACTS = (PUBLISHED_TABLES, AUDIT_HEAD, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, FIELD_TAXONOMY)
 # The mart that tells which keys the events of a day carry.
 _KEYS = "properties_daily"
+# Columns of events that senders write texts into.
+_TEXTS = [one.name for one in SOURCE_COLUMNS if one.type == "VARCHAR" and one.name not in ("tenant_id", "type")]
 
 
 def load_labels(settings: Settings, specs: Sequence[TableSpec], found: Lineage | None = None) -> Labels:
@@ -74,11 +77,11 @@ def source_names(settings: Settings) -> list[str]:
 
 def labelled(
     con: duckdb.DuckDBPyConnection, settings: Settings, specs: Sequence[TableSpec], tables: Sequence[Publishable],
-    facts: Sequence[Fact],
+    facts: Sequence[Fact], alarms: Sequence[Finding] = (),
 ) -> tuple[list[Publishable], list[Fact]]:  # fmt: skip
     """The tables as readers may see them, and the facts with the table of labels. Raises PublishRefused, ConfigError.
 
-    A column without a label refuses the publish. A key without one is hidden.
+    A column without a label refuses the publish. A key without one is hidden, and one in which `alarms` found personal data.
     """
     labels, sources = load_labels(settings, specs), source_names(settings)
     about = [PUBLISHED_TABLES, *(fact.spec for fact in facts), FIELD_TAXONOMY]
@@ -93,7 +96,7 @@ def labelled(
     rows = [one.as_row() for one in [*found, *labels.every_key()] if one is not None]
     rows += [hidden_row(f"properties.{key}") for key in sorted({one.key for one in waits})]
     tenants = sorted({one.tenant for one in waits})
-    shown_tables = [_without_hidden(one, labels, sources, tenants) if one.spec is EVENTS else one for one in tables]
+    shown_tables = [_without_hidden(one, labels, sources, tenants, alarms) if one.spec is EVENTS else one for one in tables]
     return shown_tables, [*facts, Fact(FIELD_TAXONOMY, rows, version=zlib.crc32(repr(rows).encode()))]
 
 
@@ -116,6 +119,34 @@ def waiting_now(
     return waiting(con, counted, batches, load_labels(settings, specs), source_names(settings))
 
 
+def search_days(
+    con: duckdb.DuckDBPyConnection, settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table],
+    days: Sequence[date], version: int,
+) -> None:  # fmt: skip
+    """Look for personal data where none belongs in the events of `days`, as of a version of events; keep what was found."""
+    snapshot, (low, high) = table(EVENTS).snapshot(version), day_bounds(days)
+    con.execute("create or replace temp table searched_days as select unnest(?::date[]) as date", [list(days)])
+    events = (
+        f"{snapshot.select(snapshot.between(low, high))} where timestamp between timestamp '{low}' and timestamp '{high}' "
+        "and timestamp::date in (select date from searched_days)"
+    )
+    search(con, events, load_labels(settings, specs), source_names(settings), _TEXTS)
+    dense = settings.limits.storage.dense_day_rows
+    replace_days(table(PERSONAL_DATA), con, "select * from found_personal_data", days, dense_day_rows=dense)
+    con.execute("drop table searched_days; drop table found_personal_data")
+
+
+def found_now(
+    con: duckdb.DuckDBPyConnection, settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table]
+) -> list[Finding]:
+    """Personal data that stand in fields whose labels of now say that they name nobody."""
+    if not table(PERSONAL_DATA).path.exists():
+        return []
+    snapshot = table(PERSONAL_DATA).snapshot()
+    # Labels are read anew each time, and nearly always there is nothing to hold against them.
+    return standing(con, snapshot.select(), load_labels(settings, specs)) if snapshot.rows else []
+
+
 def written(settings: Settings, specs: Sequence[TableSpec], work: Path) -> dict[Path, str]:
     """What `analytics privacy document` writes: the lineage, and the page about all fields. Takes seconds."""
     found = lineage(compiled_marts(work))
@@ -123,13 +154,16 @@ def written(settings: Settings, specs: Sequence[TableSpec], work: Path) -> dict[
     return {LINEAGE: lineage_text(found), PROJECT / "docs" / "taxonomy.md": page}
 
 
-def _without_hidden(table: Publishable, labels: Labels, sources: Sequence[str], tenants: Sequence[str]) -> Publishable:
+def _without_hidden(
+    table: Publishable, labels: Labels, sources: Sequence[str], tenants: Sequence[str], alarms: Sequence[Finding]
+) -> Publishable:
     """The events without keys that wait. No table counts the keys of a context: there it is looked at when it is read."""
     changed = []
     for column in JSON_COLUMNS:
-        if column == "context" or tenants:
+        alarmed = hidden_keys(alarms, column)
+        if column == "context" or tenants or alarmed:
             only = tenants if column == "properties" else None
-            changed.append(f"{shown(column, labels, sources, only)} as {column}")
+            changed.append(f"{shown(column, labels, sources, only, alarmed)} as {column}")
     return replace(table, select=f"select * replace ({', '.join(changed)}) from ({table.snapshot.select()})")
 
 

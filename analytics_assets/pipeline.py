@@ -4,13 +4,12 @@ Dagster's assets, the command line and the benchmarks all call these; nothing he
 committed, commits what it made, and can be killed and run again.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -22,16 +21,16 @@ from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
 from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
-from analytics_assets.events.intake import INTAKE_LOCK, Batch, BatchReport, Intake, file_batch, utc_now
+from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
-from analytics_assets.events.tables import BATCHES, REJECTED
-from analytics_assets.events.withdraw import SET_ASIDE, withdrawn_after
+from analytics_assets.events.tables import BATCHES
+from analytics_assets.events.withdraw import withdrawn_after
 from analytics_assets.freshness.insight import Insight
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES, TIME_TO_INSIGHT
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
-from analytics_assets.labelling import labelled
+from analytics_assets.labelling import found_now, labelled, search_days
 from analytics_assets.landing import (
     Landed,
     StillWritten,
@@ -43,8 +42,10 @@ from analytics_assets.landing import (
 )
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
+from analytics_assets.replay import replay
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -60,7 +61,7 @@ from analytics_assets.shown import publishables, published
 from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
-from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices, slices_from_raw
+from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
@@ -202,30 +203,8 @@ class Pipeline:
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, reason: str | None, source: str | None,
         tenant: str | None, dry_run: bool,
     ) -> list[BatchReport]:  # fmt: skip
-        """Try rejected records again, a batch a source and tenant; those that are accepted now leave `rejected_events`.
-
-        Those that a person set aside are only taken when `reason` names theirs.
-        """
-        rejected = self.table(REJECTED).snapshot().select()
-        filters = {"reason": reason, "source": source, "tenant_id": tenant}
-        chosen = [f"{name} = {literal(value)}" for name, value in filters.items() if value is not None]
-        chosen += [f"not starts_with(reason, '{SET_ASIDE}')"] if reason is None else []
-        con.execute(f"create or replace temp table again as select * from ({rejected}) where {' and '.join(chosen)}")
-        groups = con.execute("select distinct source, landed_for from again order by all").fetchall()
-        reports = []
-        for name, landed_for in groups:
-            known = self.source(name)
-            rows = con.execute(
-                "select raw, record_digest, copy from again where source = ? and landed_for is not distinct from ? "
-                "order by record_digest, copy",
-                [name, landed_for],
-            ).fetchall()
-            content = hashlib.sha256(repr((name, landed_for, now.isoformat(), rows)).encode()).hexdigest()[:32]
-            batch = Batch(content, name, landed_for, "rejected_events", 0, now, known.twin_lookback, "replayed")
-            again = partial(slices_from_raw, con, [row[0] for row in rows], known, tenant=landed_for, received_at=now)
-            report = self.intake.replay(con, batch, again, dry_run=dry_run)
-            reports.append(report)
-        return reports
+        """Try rejected records again; those that are accepted now leave `rejected_events`."""
+        return replay(con, self.intake, self.source, now, {"reason": reason, "source": source, "tenant_id": tenant}, dry_run)
 
     # Rebuilding the tables behind events
 
@@ -374,7 +353,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA]
         watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
         return [*published(), *waiting, *watched]
 
@@ -421,6 +400,7 @@ class Pipeline:
         return situation(
             con, self.levels, now, freshness=self.watch.look(con, now), levels=levels or self.levels.look(con, now),
             refused=self.gate.refusals(con), files_refused=self.landed(now)[1], days_waiting=len(self.pending(con)),
+            personal_data=self.personal_data(con),
         )  # fmt: skip
 
     def _landed_since(self, now: datetime) -> Iterator[tuple[str, datetime]]:
@@ -450,8 +430,14 @@ class Pipeline:
             waiting = sorted(set(self.gate.built(con)) - half)[-1:]
         for near in ranges(waiting):
             # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
-            found += self.gate.judge(con, [d for d in waiting if near.first <= d <= near.last], now, version, run)
+            chosen = [day for day in waiting if near.first <= day <= near.last]
+            search_days(con, self.settings, self.specs, self.table, chosen, version)
+            found += self.gate.judge(con, chosen, now, version, run)
         return found
+
+    def personal_data(self, con: duckdb.DuckDBPyConnection) -> list[Finding]:
+        """Where personal data stand in fields whose labels say that they name nobody."""
+        return found_now(con, self.settings, self.specs, self.table)
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
@@ -477,7 +463,8 @@ class Pipeline:
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
             facts.append(Fact(AUDIT_HEAD, audit_head(self.home, now)))
-            tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts)
+            tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
+                                     self.personal_data(con))  # fmt: skip
             out = publish(
                 self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
                 facts=facts, keep=self.settings.limits.storage.keep_versions,

@@ -7,6 +7,7 @@ import duckdb
 
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.freshness.watch import Look
+from analytics_assets.privacy.alarm import Finding
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.warehouse.publish import history
@@ -22,6 +23,7 @@ def situation(
     refused: list[QualityResult],
     files_refused: list[str],
     days_waiting: int,
+    personal_data: list[Finding],
 ) -> Situation:
     """What was found at `now`, as a value."""
     newest = history(service.home)[-1:]
@@ -39,4 +41,5 @@ def situation(
         refused,
         service.slow_now(con),
         freshness.unusable,
+        personal_data,
     )

@@ -5,10 +5,11 @@ Every rule has a runbook of its name in `docs/runbooks/`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.judge import Status, Unusable, moment
+from analytics_assets.privacy.alarm import ARTICLES, Finding
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
@@ -16,7 +17,7 @@ from analytics_assets.slo.release import GateChange
 
 Rule = Literal[
     "table_late", "publishing_held", "clock_ahead", "source_silent", "delivery_not_usable", "publish_refused", "run_failed",
-    "file_not_taken", "declaration_wrong",
+    "file_not_taken", "declaration_wrong", "personal_data_found",
     "slo_ingestion_lag", "slo_freshness", "slo_query_latency", "slo_pipeline_success", "releases_frozen",
 ]  # fmt: skip
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -59,6 +60,7 @@ class Situation:
     refused: Sequence[QualityResult] = ()
     slow: Sequence[str] = ()
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
+    personal_data: Sequence[Finding] = ()
 
     @property
     def failed(self) -> dict[str, RunEnd]:
@@ -184,6 +186,16 @@ def _not_taken(found: Situation) -> Iterator[Problem]:
         yield Problem("file_not_taken", about, None, "warn", line, found.now, "the file lies in the wrong folder")
 
 
+def _personal_data(found: Situation) -> Iterator[Problem]:
+    for one in found.personal_data:
+        events = "1 event has" if one.events == 1 else f"{one.events:,} events have"
+        about = f"{one.tenant}/{one.source}/{one.field}/{one.kind}"
+        what = f"{events} {ARTICLES[one.kind]} in {one.field}, whose label says that it names nobody"
+        since = datetime.combine(one.first, time.min)
+        why = f"the sender (source {one.source}) writes there what nobody declared"
+        yield Problem("personal_data_found", about, one.tenant, "warn", what, since, why)
+
+
 def _budgets(found: Situation) -> Iterator[Problem]:
     rules: dict[str, Rule] = {
         "ingestion_lag": "slo_ingestion_lag", "freshness": "slo_freshness",
@@ -217,7 +229,8 @@ def _frozen(found: Situation) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Situation], Iterator[Problem]], ...] = (
-    _late, _held, _clock, _silent, _unusable, _refused, _failed, _not_taken, _budgets, _frozen,
+    _late, _held, _clock, _silent, _unusable, _refused, _failed, _not_taken, _personal_data,
+    _budgets, _frozen,
 )  # fmt: skip
 
 

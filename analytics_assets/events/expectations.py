@@ -122,6 +122,18 @@ EVENTS_SUITE = Suite(
             high=0.01,
             wrong=f"regexp_matches({_TEXTS}, '{_DAMAGED}')",
         ),
+        Expectation(
+            "events_hold_no_personal_data_elsewhere",
+            "No e-mail, card, phone or account number stands in a field whose label says that it names nobody. A warning: its "
+            "key is hidden, and the rest stays right.",
+            query="""
+                select tenant_id, date, coalesce(max(found.events), 0)::double as value
+                from (select distinct tenant_id, date from judged_events)
+                left join found_personal_data found using (tenant_id, date) group by all
+            """,
+            severity="warn",
+            names="select tenant_id, date, field, kind, events from found_personal_data order by events desc, field, kind",
+        ),
         Usual(
             "events_volume",
             "About as many events as on the same weekday before; a tenant gone silent has none.",

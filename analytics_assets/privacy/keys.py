@@ -4,10 +4,11 @@ The raw events keep every key. Readers get a JSON object without the keys that i
 all have one, else put together again from those that do. DuckDB 1.0 must read that, so it does without lambdas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from json import dumps
+from types import MappingProxyType
 
 import duckdb
 
@@ -56,9 +57,27 @@ def waiting(
     ]
 
 
-def shown(column: str, labels: Labels, sources: Sequence[str], tenants: Sequence[str] | None = None) -> str:
-    """SQL of a JSON column of `events` without the keys that have no label; of all `tenants`, or of those named."""
-    keys = {source: labels.shown_keys(column, source) for source in (*sources, EVERY_SOURCE)}
+def shown(
+    column: str, labels: Labels, sources: Sequence[str], tenants: Sequence[str] | None = None,
+    alarmed: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> str:  # fmt: skip
+    """SQL of a JSON column of `events` without the keys that have no label; of all `tenants`, or of those named.
+
+    `alarmed`: by tenant, keys that are hidden although they have a label.
+    """
+    usual = _shown(column, labels, sources, tenants)
+    if not alarmed:
+        return usual
+    cases = " ".join(f"when {literal(of)} then {_shown(column, labels, sources, None, keys)}" for of, keys in alarmed.items())
+    return f"case tenant_id {cases} else {usual} end"
+
+
+def _shown(
+    column: str, labels: Labels, sources: Sequence[str], tenants: Sequence[str] | None, without: Collection[str] = ()
+) -> str:
+    keys = {
+        source: [key for key in labels.shown_keys(column, source) if key not in without] for source in (*sources, EVERY_SOURCE)
+    }
     name = identifier(column)
     known = _by_source({source: _names(known) for source, known in keys.items()})
     again = _by_source({source: _only(name, known) for source, known in keys.items()})

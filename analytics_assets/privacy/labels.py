@@ -154,6 +154,18 @@ class Labels:
         by_source = self.taxonomy.keys.get(column, {})  # type: ignore[call-overload]
         return sorted({path.split(".")[0] for name in (source, EVERY_SOURCE) for path in by_source.get(name, {})})
 
+    def names_nobody(self, source: str, field: str, kind: str | None = None) -> bool:
+        """Whether the label of a field of events says that it names nobody, and nothing excuses this kind of personal data."""
+        own = self.taxonomy.declared(field, source)
+        return own is not None and LABELS.index(own.label) < LABELS.index("identifier") and kind not in own.no_alarm
+
+    def nameless_keys(self, column: str, source: str) -> list[str]:
+        """Paths in `column` whose label says that they name nobody; of those inside each other the outermost."""
+        by_source = self.taxonomy.keys.get(column, {})  # type: ignore[call-overload]
+        paths = {path for name in (source, EVERY_SOURCE) for path in by_source.get(name, {})}
+        found = {path for path in paths if self.names_nobody(source, f"{column}.{path}")}
+        return sorted(path for path in found if not any(path.startswith(f"{other}.") for other in found))
+
     def missing(self, tables: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
         """The columns without a label, as `table.column`."""
         return [f"{table}.{column}" for table, columns in tables for column in columns if self.of(table, column) is None]

@@ -7,10 +7,11 @@ computed from that inherits, and may be loosened here with a reason. Declaration
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from analytics_assets.privacy.detector import Kind
 from analytics_assets.settings import ConfigError, Declared, line_of, read_yaml
 from analytics_assets.warehouse.spec import TableSpec
 
@@ -23,6 +24,7 @@ Fault = tuple[tuple[str, ...], str]
 JsonColumn = Literal["properties", "context"]
 JSON_COLUMNS: tuple[JsonColumn, ...] = get_args(JsonColumn)
 EVERY_SOURCE = "every_source"
+Reason = Annotated[str, Field(min_length=10)]
 _NAMES = Path(__file__).with_name("fides.yaml")
 
 
@@ -45,6 +47,7 @@ class FieldLabel(Declared):
     purpose: str | None = Field(None, description="What it is kept for: a data use, as Fides names it.")
     retention: str | None = Field(None, description="Retention class.")
     owner: str | None = Field(None, min_length=2, max_length=100, description="Who answers for it.")
+    no_alarm: dict[Kind, Reason] = Field({}, description="Kinds of personal data that its values only look like, and why.")
 
     @model_validator(mode="before")
     @classmethod
@@ -131,6 +134,14 @@ class Taxonomy(Declared):
     tables: dict[str, TableLabels]
     keys: dict[JsonColumn, dict[str, dict[str, FieldLabel]]]
     loosened: dict[str, dict[str, Loosened]] = Field({})
+
+    def declared(self, field: str, source: str) -> FieldLabel | None:
+        """What is said of a column of events, or of a key (column and path with dots) where `source` sends it."""
+        column, _, path = field.partition(".")
+        if not path:
+            return self.tables["events"].columns.get(column)
+        by_source = self.keys.get(column, {})  # type: ignore[call-overload]
+        return by_source.get(source, {}).get(path) or by_source.get(EVERY_SOURCE, {}).get(path)
 
     def faults(self, specs: Iterable[TableSpec], derived: Sequence[str], sources: Iterable[str]) -> Iterator[Fault]:
         """(place, sentence) of what does not fit the tables, those of them that are computed, and the declared sources."""

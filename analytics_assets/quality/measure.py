@@ -4,6 +4,7 @@ Judging millions of rows one by one costs Great Expectations and memory much; ju
 loses nothing, since every expectation is a number for each tenant and day.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,10 +84,14 @@ def measured(con: duckdb.DuckDBPyConnection, table: Judged) -> dict[Cell, dict[s
 
 
 def samples(con: duckdb.DuckDBPyConnection, table: Judged, expected: Expectation, cell: Cell) -> str | None:
-    """Up to three rows at fault, masked, as JSON; None where no condition names them."""
+    """Up to three rows at fault, masked, as JSON, or what names them; None where nothing does."""
+    tenant, day = cell
+    if expected.names is not None:
+        named = con.execute(f"select * from ({expected.names}) where tenant_id = ? and date = ?", [tenant, day])
+        names = [column[0] for column in named.description]
+        return json.dumps([dict(zip(names[2:], row[2:], strict=True)) for row in named.fetchall()])
     if expected.wrong is None:
         return None
-    tenant, day = cell
     rows = con.execute(
         f"with judged as (select * from judged_{table.name} where {table.suite.tenant} = {literal(tenant)} "
         f"and date = date '{day}') select * from judged where {expected.wrong} limit {_SAMPLES}"

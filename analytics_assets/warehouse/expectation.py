@@ -18,7 +18,8 @@ class Expectation:
     `measure` is an SQL aggregate over the judged rows of the table. `query` instead is a SELECT of (tenant_id, date, value)
     over `judged_<table>`, the days that are judged, and `clean_<table>`, the days before them that passed; a tenant and day
     that it does not name is unknown. A failed `block` refuses the publish. `wrong` is the condition of a row at fault, for
-    samples; `judged` in it are the rows of the tenant and day. Sums have no row that is at fault.
+    samples; `judged` in it are the rows of the tenant and day. Sums have no row that is at fault. `names` instead is a
+    SELECT of (tenant_id, date, ...) that says in our own words what is.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Expectation:
     high: float | None = 0
     severity: Severity = "block"
     wrong: str | None = None
+    names: str | None = None
     whole_day: bool = False
 
 

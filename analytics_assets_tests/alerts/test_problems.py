@@ -7,6 +7,7 @@ import pytest
 
 from analytics_assets.alerts.problems import RULES, Problem, Situation, cause, problems, said
 from analytics_assets.freshness.judge import State, Status, Unusable
+from analytics_assets.privacy.alarm import Finding
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
@@ -89,6 +90,12 @@ def test_a_healthy_home_has_no_problem() -> None:
             "the wrong folder",
         ),
         (
+            {"personal_data": [Finding("acme", "segment", "page_url", "email", 1200, DAY, DAY)]},
+            "personal_data_found", "warn",
+            "personal_data_found: acme: 1,200 events have an e-mail address in page_url, whose label says that it names nobody "
+            "(since 2026-03-10 00:00 UTC); probably: the sender (source segment) writes there what nobody declared",
+        ),
+        (
             {"budgets": [a_budget()]}, "slo_freshness", "warn",
             "slo_freshness: acme: 50% of the budget is left: 202 of 403 min used (since 2026-03-10 11:30 UTC); probably: "
             "nothing is wrong now: it was spent before",
@@ -139,6 +146,10 @@ def test_what_wakes_somebody_comes_first_then_what_is_older() -> None:
         ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(tenant="globex")]}),
         ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(expectation="keys")]}),
         ({"failures": [failed("refresh")]}, {"failures": [failed("refresh"), failed("refresh", "out of memory")]}),
+        (
+            {"personal_data": [Finding("acme", "segment", "page_url", "email", 1, DAY, DAY)]},
+            {"personal_data": [Finding("acme", "segment", "page_url", kind, 2, DAY, DAY) for kind in ("email", "card")]},
+        ),
         (
             {"files_refused": ["landing/x/a: is a link"]},
             {"files_refused": ["landing/x/a: is a link", "landing/x/b: is a link"]},
