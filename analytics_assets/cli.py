@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.export import export
 from analytics_assets.commands.gate import gate
 from analytics_assets.commands.privacy import privacy
 from analytics_assets.commands.quality import quality
@@ -221,10 +222,12 @@ def rollback(version: int | None, reason: str, as_json: bool) -> int:
     VERSION is the one before if it is not given. `analytics publish` releases publishing.
     """
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.outgoing import keep_role_files
     from analytics_assets.warehouse.publish import rollback as roll_back
 
     stages = pipeline()
     target = roll_back(stages.home, version, now=utc_now(), reason=reason)
+    keep_role_files(stages.settings, stages.specs, stages.table)
     if as_json:
         echo_json({"version": target, "held": True})
     else:
@@ -330,7 +333,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (gate, privacy, quality, queue, rejected, sql):
+for _command in (export, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 
 

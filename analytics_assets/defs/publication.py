@@ -77,9 +77,12 @@ class RollbackConfig(dg.Config):
 def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: PipelineResource) -> None:
     """Show readers an older version and hold publishing until `analytics publish`."""
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.outgoing import keep_role_files
     from analytics_assets.warehouse.publish import rollback
 
-    version = rollback(pipeline.get().home, config.version, now=utc_now(), reason=config.reason)
+    stages = pipeline.get()
+    version = rollback(stages.home, config.version, now=utc_now(), reason=config.reason)
+    keep_role_files(stages.settings, stages.specs, stages.table)
     context.log_event(
         dg.AssetMaterialization(
             analytics_duckdb.key,
