@@ -61,10 +61,11 @@ def partition(con: duckdb.DuckDBPyConnection, rows: str, levels: Sequence[str], 
     )
     if con.execute("select count(distinct person) from parts").fetchall()[0][0] < k:
         con.execute("delete from parts")
-    for number, level in enumerate(levels):
-        _split(con, identifier(level), number, k)
-    for number, measure in enumerate(measures):
-        _mask(con, measures[:number], measure, k)
+    else:
+        for number, level in enumerate(levels):
+            _split(con, identifier(level), number, k)
+        for number, measure in enumerate(measures):
+            _mask(con, measures[:number], measure, k)
     told = [f"case when min({name}) = max({name}) then min({name}) end as {name}" for name in map(identifier, levels)]
     told += ["count(distinct person) as people_per_group", *map(_told, measures)]
     con.execute(f"create or replace temp table {BLOCKS} as select {', '.join(told)} from parts group by node")
@@ -91,7 +92,7 @@ def _mask(con: duckdb.DuckDBPyConnection, before: Sequence[Measure], measure: Me
 def _split(con: duckdb.DuckDBPyConnection, level: str, number: int, k: int) -> None:
     """Split every open node (its number is positive) by a level. What is too small is closed as one block a node."""
     con.execute(f"""
-        create or replace temp table split as
+        create or replace temp table parts as
         with
         groups as (
             select node, {level} as value, count(distinct person) as people from parts where node > 0 group by all
@@ -106,15 +107,13 @@ def _split(con: duckdb.DuckDBPyConnection, level: str, number: int, k: int) -> N
             select groups.*, together.people as few,
                 row_number() over (partition by groups.node order by groups.people < {k:d}, groups.people, value) as place
             from groups left join together on together.node = groups.node
+        ),
+        split as (
+            select node, value,
+                case when people < {k:d} or (few < {k:d} and place = 1) then -(node * {_MOST_LEVELS} + {number})
+                    else row_number() over () end as below
+            from placed
         )
-        select node, value,
-            case when people < {k:d} or (few < {k:d} and place = 1) then -(node * {_MOST_LEVELS} + {number})
-                else row_number() over () end as below
-        from placed
-    """)
-    con.execute(f"""
-        create or replace temp table parts as
         select parts.* replace (coalesce(split.below, parts.node) as node) from parts
         left join split on split.node = parts.node and split.value = parts.{level}
     """)
-    con.execute("drop table split")
