@@ -28,6 +28,7 @@ from analytics_assets.commands.common import (
     pipeline,
     settings,
 )
+from analytics_assets.commands.export import export
 from analytics_assets.commands.gate import gate
 from analytics_assets.commands.privacy import privacy
 from analytics_assets.commands.quality import quality
@@ -234,11 +235,13 @@ def rollback(version: int | None, reason: str, as_json: bool) -> int:
     VERSION is the one before if it is not given. `analytics publish` releases publishing.
     """
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.outgoing import keep_role_files
     from analytics_assets.warehouse.publish import rollback as roll_back
 
     stages = pipeline()
     with audit_log().act("rollback", reason=reason) as act:
         act.details["version"] = target = roll_back(stages.home, version, now=utc_now(), reason=reason)
+    keep_role_files(stages.settings, stages.specs, stages.table)
     if as_json:
         echo_json({"version": target, "held": True})
     else:
@@ -344,7 +347,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, export, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 
 

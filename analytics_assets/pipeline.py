@@ -42,6 +42,7 @@ from analytics_assets.landing import (
 )
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.outgoing import answered_from, keep_role_files
 from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
@@ -347,8 +348,10 @@ class Pipeline:
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()
-            needed = {built, self._version_to_publish(con)} if built is not None else set()
-            return sweep(self.home, self.specs, {EVENTS.name: needed})
+            needed = {name: {version} for name, version in answered_from(self.home).items()}
+            if built is not None:
+                needed.setdefault(EVENTS.name, set()).update({built, self._version_to_publish(con)})
+            return sweep(self.home, self.specs, needed)
 
     @property
     def specs(self) -> list[TableSpec]:
@@ -470,6 +473,7 @@ class Pipeline:
                 facts=facts, keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)
+            keep_role_files(self.settings, self.specs, self.table, progress)
             return out
 
     def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:

@@ -21,7 +21,7 @@ from benchmarks.measure import Bench, BenchmarkError, Finding, Measured
 # Name and module, in the order in which they run: the early ones need least time for what they tell.
 BENCHMARKS = {
     "import": "imports", "ingest": "ingest", "growth": "growth", "memory": "memory", "concurrency": "concurrency",
-    "demo": "demo", "query": "query", "faults": "faults", "detector": "detector", "audit": "audit",
+    "demo": "demo", "query": "query", "faults": "faults", "detector": "detector", "audit": "audit", "egress": "egress",
     "contention": "contention", "latency": "latency",
 }  # fmt: skip
 

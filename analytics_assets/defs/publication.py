@@ -82,11 +82,13 @@ class RollbackConfig(dg.Config):
 def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: PipelineResource) -> None:
     """Show readers an older version and hold publishing until `analytics publish`."""
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.outgoing import keep_role_files
     from analytics_assets.warehouse.publish import rollback
 
     stages = pipeline.get()
     with Audit(stages.settings, context.run.run_id).act("rollback", reason=config.reason) as act:
         act.details["version"] = version = rollback(stages.home, config.version, now=utc_now(), reason=config.reason)
+    keep_role_files(stages.settings, stages.specs, stages.table)
     context.log_event(
         dg.AssetMaterialization(
             analytics_duckdb.key,

@@ -17,8 +17,8 @@ test fails when they part ways. Change the declarations, not this page.
 | excluded | restricted | not at all; no model may use it |
 | hidden | none yet | readers do not see it before it has a label |
 
-Two of these rules hold by themselves: what is hidden, and that a model that asks for its fields gets no excluded one. Nothing
-masks yet: the published file shows all other fields as they are.
+Two of these rules hold by themselves: what is hidden, and that a model that asks for its fields gets no excluded one. What
+leaves by role is masked where groups are small (docs/egress.md); the published file shows all other fields as they are.
 
 What is computed inherits the strictest label of the fields that its values come from, and the shortest retention. A column
 carries the values of another if it changes when these are renamed. What only chooses rows is not carried, and a count carries

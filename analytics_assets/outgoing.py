@@ -1,0 +1,140 @@
+"""Brings the published events, with who was behind each, to `privacy/`: what leaves the house by role, as answers and as files.
+
+Always of the version that readers get, also after a rollback, so that answers, files and the full file fit together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.freshness.tables import TIME_TO_INSIGHT
+from analytics_assets.labelling import FACTS, load_labels
+from analytics_assets.privacy.egress import Egress
+from analytics_assets.privacy.role_files import Kept, RoleFiles, folder
+from analytics_assets.privacy.roles import DIMENSIONS, Roles, load_roles, read_roles
+from analytics_assets.sessions.build import resolved_identities, stitched
+from analytics_assets.sessions.tables import IDENTITIES
+from analytics_assets.settings import Settings, UserError
+from analytics_assets.shown import published
+from analytics_assets.warehouse.connect import connection
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, Publication, current_version, history, version_path
+from analytics_assets.warehouse.spec import TableSpec, literal
+from analytics_assets.warehouse.table import Snapshot, Table
+
+_TIMES = {"month": "strftime(timestamp, '%Y-%m')", "day": "strftime(timestamp, '%Y-%m-%d')"}
+_READ = ("tenant_id", "user_id", "anonymous_id", *dict.fromkeys(DIMENSIONS.values()), "quantity", "revenue")
+
+
+class RoleFilesFailed(UserError):
+    """The version is published, but files of roles are not of it; the message names them and what to do."""
+
+
+def declared_roles(settings: Settings, specs: Sequence[TableSpec]) -> Roles:
+    """What roles may get, held against tables, labels and tenants. Raises ConfigError."""
+    labels = load_labels(settings, specs)
+    return load_roles(settings.config / "roles.yaml", _tables(), labels, settings.tenants)
+
+
+@contextmanager
+def egress(settings: Settings, roles: Roles, table: Callable[[TableSpec], Table]) -> Iterator[Egress]:
+    """Answers from the version that readers get. Raises UserError if there is none, or its events are gone."""
+    home, storage = Home(settings.home), settings.limits.storage
+    shown = shown_publication(home)
+    # The last day that may be told.
+    last = shown.published_at.date() - timedelta(days=roles.egress.settled_days)
+    with connection(home, memory_mb=storage.memory_mb, threads=storage.threads) as con:
+
+        def rows(tenant: str) -> str:
+            events, identities = (_whole(table(spec), shown) for spec in (EVENTS, IDENTITIES))
+            return people_rows(events.select(), identities.select(), tenant, last)
+
+        yield Egress(con, roles, rows)
+
+
+def people_rows(events: str, identities: str, tenant: str, last: date) -> str:
+    """A SELECT of a tenant's events up to a day, as `suppress.partition` wants them.
+
+    A person is the stitched user, else the device; an event of neither is nobody's, since how many they are is not known.
+    """
+    of_tenant = f"tenant_id = {literal(tenant)}"
+    # What is of other tenants is not even joined.
+    chosen = f"select {', '.join(_READ)} from ({events}) where {of_tenant} and timestamp < date '{last}' + 1"
+    known = f"select * from ({resolved_identities(identities)}) where {of_tenant}"
+    dimensions = ", ".join(f"coalesce({_TIMES.get(name, name)}, '') as {name}" for name in DIMENSIONS)
+    return f"""
+        select coalesce(user_id, 'device:' || anonymous_id) as person, {dimensions}, 1 as events,
+            coalesce(quantity, 0) as quantity, coalesce(revenue, 0) as revenue
+        from ({stitched(chosen, known, _READ)})
+    """
+
+
+def keep_role_files(
+    settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table],
+    progress: Callable[[str], None] = lambda name: None,
+) -> Kept:  # fmt: skip
+    """Bring the files of roles to the version that readers get. Raises RoleFilesFailed, ConfigError.
+
+    Costs nothing where no role has a file, and no file is left of one that had.
+    """
+    home = Home(settings.home)
+    if not any(role.file for role in read_roles(settings.config / "roles.yaml").roles.values()) and not folder(home).exists():
+        return Kept((), (), ())
+    roles, labels = declared_roles(settings, specs), load_labels(settings, specs)
+    files = RoleFiles(home, roles, _tables(), labels, list(settings.tenants), settings.limits.storage.memory_mb)
+    with home.lock(PUBLISH_LOCK), egress(settings, roles, table) as answers:
+        version = shown_publication(home).version
+        kept = files.keep(version_path(home, version), version, answers, progress)
+    if kept.failed:
+        more = f" and {len(kept.failed) - 1} more" if len(kept.failed) > 1 else ""
+        raise RoleFilesFailed(
+            f"version {version} is published, but the file of role {kept.failed[0]}{more} could not be made and is as it was "
+            "before; mend that and run `analytics publish`"
+        )
+    return kept
+
+
+def shown_publication(home: Home) -> Publication:
+    """The version that readers get, when it was first published, and what it was made of. Raises UserError."""
+    version = current_version(home)
+    if version is None:
+        raise UserError("nothing is published yet; run `analytics demo` or `analytics ingest` first")
+    found = _recorded(home, version)
+    if found is None:
+        raise UserError(f"version {version} was published by a run that was killed; run `analytics publish`, then again")
+    return found
+
+
+def answered_from(home: Home) -> dict[str, int]:
+    """The tables that answers are made from, each with the version that readers get: a sweep leaves these."""
+    version = current_version(home)
+    shown = _recorded(home, version) if version is not None else None
+    return {spec.name: shown.table_versions[spec.name] for spec in (EVENTS, IDENTITIES)} if shown else {}
+
+
+def _recorded(home: Home, version: int) -> Publication | None:
+    """What the history says of a version; nothing if the process was killed that published it."""
+    entries = [entry for entry in history(home) if entry["action"] == "publish" and entry["version"] == version]
+    if not entries:
+        return None
+    return Publication(version, datetime.fromisoformat(entries[-1]["published_at"]), entries[-1]["table_versions"])
+
+
+def _whole(table: Table, shown: Publication) -> Snapshot:
+    """A table as the version shows it. Raises UserError if files of it are gone."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        snapshot = table.snapshot(shown.table_versions[table.spec.name])
+    except (DeltaError, KeyError):
+        snapshot = None
+    if snapshot is None or not all(Path(file.path).exists() for file in snapshot.files):
+        raise UserError(f"what version {shown.version} was made of is not kept any more; run `analytics publish`, then again")
+    return snapshot
+
+
+def _tables() -> list[TableSpec]:
+    """What a published version may hold."""
+    return [*published(), TIME_TO_INSIGHT, *FACTS]
