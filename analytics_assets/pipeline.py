@@ -31,19 +31,12 @@ from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
 from analytics_assets.gate import CHECKS, Gate
 from analytics_assets.labelling import found_now, labelled, search_days
-from analytics_assets.landing import (
-    Landed,
-    StillWritten,
-    file_digest,
-    file_state,
-    landed_files,
-    move_into,
-    waiting_since,
-)
+from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.outgoing import answered_from, keep_role_files
 from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
+from analytics_assets.privacy.pseudonyms import IDENTIFIERS, Pseudonyms
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.replay import replay
@@ -102,7 +95,11 @@ class Pipeline:
     @cached_property
     def intake(self) -> Intake:
         limits = self.settings.limits
-        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock)
+        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock, self.pseudonyms)
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms:
+        return Pseudonyms.declared(self.settings, self.home, lambda: self.intake, self.clock)
 
     def table(self, spec: TableSpec) -> Table:
         return Table(self.home.warehouse, spec)
@@ -356,7 +353,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA, IDENTIFIERS]
         watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
         return [*published(), *waiting, *watched]
 
@@ -461,6 +458,7 @@ class Pipeline:
                 self._replace_users(con, behind)
             # Nothing goes out unjudged, also where the step that judges was left out or killed.
             self._judge(con, now, (), "publish")
+            self.pseudonyms.confirm_keys()
             if refused := self.gate.refusals(con):
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)

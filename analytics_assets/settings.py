@@ -109,6 +109,7 @@ class Tenant(Declared):
 
     id: str = Field(description="Slug: lower case letters, digits and hyphens.")
     source: str = Field("segment", description="Source of the files in the tenant's landing folder.")
+    pseudonyms: bool = Field(True, description="Whether its identifiers are replaced by keyed digests before they are stored.")
 
     @field_validator("id")
     @classmethod

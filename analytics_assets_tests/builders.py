@@ -78,10 +78,11 @@ def a_config(
     tenants: Sequence[str] = ("acme", "globex"),
     lookback_days: int = 0,
     limits: Mapping[str, Any] | None = None,
+    pseudonyms: bool = False,
 ) -> Path:
     """The project's declarations with other tenants, limits and twin lookback of the source `canonical`."""
     shutil.copytree(CONFIG, folder)
-    declared = {"tenants": [{"id": tenant, "source": "canonical"} for tenant in tenants]}
+    declared = {"tenants": [{"id": tenant, "source": "canonical", "pseudonyms": pseudonyms} for tenant in tenants]}
     (folder / "tenants.yaml").write_text(yaml.safe_dump(declared))
     (folder / "limits.yaml").write_text(yaml.safe_dump(dict(limits or {})))
     source = folder / "sources" / "canonical.yaml"

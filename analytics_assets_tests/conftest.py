@@ -20,7 +20,8 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(scope="session", autouse=True)
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of keys, which all data homes of a test run share, and none of the person who runs it."""
-    folder = tmp_path_factory.mktemp("keys")
+    # One for all test processes: they share homes whose identifiers were replaced.
+    folder = made_once(tmp_path_factory, "keys", Path.mkdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANALYTICS_KEYS", str(folder))
         yield folder

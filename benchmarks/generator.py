@@ -26,6 +26,8 @@ class Stream:
     repeated: float = 0.05
     late: float = 0.05
     seed: int = 7
+    # Events that a person sends one after another. With one, every event is of somebody else.
+    in_a_row: int = 1
 
     @property
     def repeats(self) -> int:
@@ -42,7 +44,7 @@ class Stream:
 
     def write(self, folder: Path) -> list[Path]:
         """The files of all batches; those of an earlier run with the same parameters are taken as they are."""
-        name = f"{self.rows}-{self.repeated}-{self.late}-{self.seed}"
+        name = f"{self.rows}-{self.repeated}-{self.late}-{self.seed}" + (f"-{self.in_a_row}" if self.in_a_row > 1 else "")
         folder = folder / name
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"batch-{batch:04d}.parquet" for batch in range(self.batches)]
@@ -63,7 +65,8 @@ class Stream:
 
         def drawn(salt: str) -> str:
             """64 bits that belong to the event. One text, since hashes of several arguments are alike between salts."""
-            return f"hash(id || ':{seed}:{salt}')"
+            number = f"id // {self.in_a_row}" if self.in_a_row > 1 and salt in ("tenant", "user", "known") else "id"
+            return f"hash({number} || ':{seed}:{salt}')"
 
         def share(salt: str) -> str:
             """A number from 0 to 1 that belongs to the event."""
@@ -122,9 +125,12 @@ def write_one(paths: Sequence[Path], target: Path) -> Path:
     return target
 
 
-def write_config(source: Path, folder: Path) -> Path:
-    """A copy of the declarations `source` with the benchmark's tenants."""
+def write_config(source: Path, folder: Path, *, pseudonyms: bool = False) -> Path:
+    """A copy of the declarations `source` with the benchmark's tenants.
+
+    Without pseudonyms, which no peer makes; what they cost is a benchmark of its own.
+    """
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    lines = [f"  - {{id: {tenant}, source: canonical}}" for tenant in TENANTS]
+    lines = [f"  - {{id: {tenant}, source: canonical, pseudonyms: {str(pseudonyms).lower()}}}" for tenant in TENANTS]
     (folder / "tenants.yaml").write_text("\n".join(["tenants:", *lines]) + "\n", encoding="utf-8")
     return folder

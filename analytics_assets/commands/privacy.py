@@ -1,18 +1,18 @@
-"""`analytics privacy`: what every field is, which keys wait for a label, where personal data stand that no label tells of."""
+"""`analytics privacy`: what fields are, keys that wait, personal data that no label tells of; pseudonyms and their keys."""
 
 import tempfile
 from pathlib import Path
 
 import click
 
-from analytics_assets.commands.common import DONE, FAILED, echo_json, json_option, pipeline
-from analytics_assets.console import say, show
-from analytics_assets.settings import PROJECT
+from analytics_assets.commands.common import DONE, FAILED, audit_log, echo_json, json_option, pipeline, settings
+from analytics_assets.console import counted, running, say, show
+from analytics_assets.settings import PROJECT, UserError
 
 
 @click.group()
 def privacy() -> None:
-    """What every field is: labels, where they come from, which keys wait for one."""
+    """What every field is, which keys wait for a label; pseudonyms and whom they stand for."""
 
 
 @privacy.command()
@@ -78,4 +78,85 @@ def found(as_json: bool) -> int:
         show(("field", "what", "tenant", "source", "events", "first day (UTC)", "last day (UTC)"), rows)
         say("a key is hidden from readers, a column is not. In taxonomy.yaml, label the field identifier or restricted; or say "
             "under its no_alarm why its values only look so; then run `analytics publish`")  # fmt: skip
+    return DONE
+
+
+def _declared(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value not in settings().tenants:
+        raise UserError(f"tenant '{value}' is not declared; see tenants.yaml")
+    return value
+
+
+_tenant = click.option("--tenant", required=True, callback=_declared, help="Whose.")
+
+
+def _reason(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if len(value.strip()) < 3:
+        raise click.BadParameter("say why, for those who come later")
+    return value.strip()
+
+
+@privacy.command()
+@click.argument("value")
+@_tenant
+@json_option
+def pseudonym(value: str, tenant: str, as_json: bool) -> int:
+    """The pseudonym that stands for VALUE, a user, device or session as the sender names it."""
+    stages = pipeline()
+    made = stages.pseudonyms.pseudonym(tenant, value)
+    known = made in stages.pseudonyms.values(tenant, [made])
+    if as_json:
+        echo_json({"tenant": tenant, "pseudonym": made, "known": known})
+        return DONE
+    click.echo(made)
+    if not known:
+        say("no event of this tenant brought that value yet", err=True)
+    return DONE
+
+
+@privacy.command()
+@click.argument("pseudonym")
+@_tenant
+@click.option("--reason", required=True, callback=_reason, help="Why somebody must be known by name.")
+@json_option
+def reidentify(pseudonym: str, tenant: str, reason: str, as_json: bool) -> int:
+    """Say whom PSEUDONYM stands for.
+
+    This shows an identifier as it came, and the audit log keeps who asked for whom; the reason as a digest.
+    """
+    with audit_log().act("reidentify", tenant=tenant, tables=["identifiers"], reason=reason) as act:
+        found = pipeline().pseudonyms.reidentify(tenant, pseudonym)
+        act.subjects = [(tenant, found), (tenant, pseudonym)]
+    if as_json:
+        echo_json({"tenant": tenant, "pseudonym": pseudonym, "value": found})
+    else:
+        click.echo(found)
+    return DONE
+
+
+@privacy.command()
+@_tenant
+@json_option
+def rotate(tenant: str, as_json: bool) -> int:
+    """Make a new key, and all pseudonyms of the tenant's events anew with it; then rebuild and publish.
+
+    Also replaces what stands in clear: from before pseudonyms were declared, or before a key was labelled identifier.
+    Versions that were published before show the old pseudonyms until they are swept.
+    """
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.events.rewrite import replace_identifiers
+
+    stages = pipeline()
+    with audit_log().act("rotate_key", tenant=tenant, tables=["events", "identifiers"]), stages.connect() as con:
+        report = replace_identifiers(stages.intake, con, tenant, utc_now())
+    days = len(report.days) if report else 0
+    if report:
+        say(f"new pseudonyms stand in the events of {counted(days, 'day')}, which are rebuilt now", err=True)
+        with running(settings()) as jobs:
+            jobs.refresh()
+    key = stages.pseudonyms.in_use.tenants()[tenant]["id"]
+    if as_json:
+        echo_json({"tenant": tenant, "key": key, "days": days})
+    else:
+        say(f"the pseudonyms of '{tenant}' are made with {key}; keep a copy of {stages.pseudonyms.keyring.path}")
     return DONE

@@ -18,6 +18,7 @@ import duckdb
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
+from analytics_assets.events.identifiers import Identifiers
 from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS, TYPES
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.settings import EventLimits, StorageRules, UserError
@@ -141,10 +142,10 @@ class Intake:
 
     def __init__(
         self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str],
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] | None = None, identifiers: Identifiers | None = None,
     ) -> None:  # fmt: skip
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
-        self.clock = clock or utc_now
+        self.clock, self.identifiers = clock or utc_now, identifiers
         self.events = Table(home.warehouse, EVENTS)
         self.rejected = Table(home.warehouse, REJECTED)
         self.batches = Table(home.warehouse, BATCHES)
@@ -175,9 +176,10 @@ class Intake:
                 for part in slices():
                     progress(self._store_slice(con, state, part), part.bytes)
             except BaseException:
-                self._discard(state)
+                self._discard(con, state)
                 raise
             self._keep_rejected(con, batch)
+            self._keep_identifiers(con, batch)
             report = state.report(time.monotonic() - started, delta.version() + 1, self.clock())
             self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
             self.note_batch(con, report)
@@ -200,13 +202,14 @@ class Intake:
                 for part in slices():
                     self._store_slice(con, state, part)
             except BaseException:
-                self._discard(state)
+                self._discard(con, state)
                 raise
             report = state.report(time.monotonic() - started, delta.version() + 1, self.clock())
             if dry_run:
-                self._discard(state)
+                self._discard(con, state)
                 return report
             if report.rejected < report.received:
+                self._keep_identifiers(con, batch)
                 self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
                 self.note_batch(con, report)
                 self._forget_accepted(con)
@@ -272,17 +275,22 @@ class Intake:
         if not days:
             return
         rows = state.note_days(days)
+        relation = "(from mapped anti join dropped using (rn))"
+        if self.identifiers:
+            relation = self.identifiers.replaced(con, relation, state.batch.source, {tenant for tenant, *_ in days})
         # Writing a column of nulls costs as much as one of values.
         columns = ", ".join(column.name for column in SOURCE_COLUMNS if column.name not in absent)
         select = (
             f"select {columns}, {literal(state.batch.source)} as source, {literal(state.batch.batch_id)} as batch_id, "
-            f"{MESSAGE_KEY} as message_key from mapped anti join dropped using (rn)"
+            f"{MESSAGE_KEY} as message_key from {relation}"
         )
         adds = self.events.write_days(
             con, select, "batch", rows, self.storage.dense_day_rows, near_days=NEAR_DAYS,
             ordered=sum(rows.values()) >= self.storage.sorted_from_rows,
         )  # fmt: skip
         state.add(adds, self.events)
+        if self.identifiers:
+            self.identifiers.gather(con)
 
     def _mark_dropped(self, con: duckdb.DuckDBPyConnection, old: list[DataFile]) -> None:
         """Table `dropped`: the rows of `keys` that must not be stored: rejected, or twins of what is there."""
@@ -394,7 +402,23 @@ class Intake:
             return None
         return replace(before, duplicates=before.received - before.rejected, events=0, seconds=0.0, days=(), known_before=True)
 
-    def _discard(self, state: "_Loading") -> None:
+    def _keep_identifiers(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+        """Killed after this and before the commit of the events, a load finds them there when it is tried again."""
+        if self.identifiers:
+            self.identifiers.keep(con, batch.batch_id)
+
+    def has(self, mark: str) -> bool:
+        """Whether the commit of events with this mark was made."""
+        return Table.has(self.events.open(), mark)
+
+    def has_events(self, con: duckdb.DuckDBPyConnection, tenant: str) -> bool:
+        files = self.events.snapshot().files
+        found = f"select 1 from {scan([file.path for file in files])} where tenant_id = ? limit 1" if files else ""
+        return bool(found and con.execute(found, [tenant]).fetchall())
+
+    def _discard(self, con: duckdb.DuckDBPyConnection, state: "_Loading") -> None:
+        if self.identifiers:
+            self.identifiers.forget(con)
         for add in state.adds:
             (self.events.path / add.path).unlink(missing_ok=True)
 

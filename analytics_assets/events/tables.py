@@ -31,7 +31,7 @@ BATCHES = TableSpec(
         Column(
             "status",
             "VARCHAR",
-            "loaded, replayed (after a fix), withdrawn (events set aside) or set_aside (unreadable).",
+            "loaded, replayed (after a fix), withdrawn (events set aside), replaced (identifiers) or set_aside (unreadable).",
         ),
         Column("reason", "VARCHAR", "Why the file was set aside."),
         Column("received", "BIGINT", "Records in the file."),

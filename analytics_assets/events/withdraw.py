@@ -18,6 +18,8 @@ from analytics_assets.warehouse.spec import literal
 from analytics_assets.warehouse.table import DataFile, Snapshot
 
 WITHDRAWN = "withdrawn"
+# The status of a batch that brought nothing: the identifiers of a tenant's stored events were replaced.
+REPLACED = "replaced"
 # What the reason of such a record begins with; a replay takes these only when they are asked for.
 SET_ASIDE = "set_aside: "
 
@@ -65,8 +67,8 @@ def withdraw(
 
 
 def withdrawn_after(con: duckdb.DuckDBPyConnection, batches: Snapshot, version: int | None) -> bool:
-    """Whether events were set aside since `version` of events."""
-    where = f"status = '{WITHDRAWN}' and events_version > {-1 if version is None else version}"
+    """Whether events were set aside, or their identifiers replaced, since `version` of events."""
+    where = f"status in ('{WITHDRAWN}', '{REPLACED}') and events_version > {-1 if version is None else version}"
     return bool(con.execute(f"select count(*) from ({batches.select()}) where {where}").fetchall()[0][0])
 
 

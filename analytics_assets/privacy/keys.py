@@ -96,9 +96,9 @@ def _names(keys: Sequence[str]) -> str:
 
 def _only(column: str, keys: Sequence[str]) -> str:
     """The object with these keys alone, their values as they came."""
-    members = [f"{literal(dumps(key) + ':')} || json_extract({column}, {literal(_pointer(key))})::varchar" for key in keys]
+    members = [f"{literal(dumps(key) + ':')} || json_extract({column}, {literal(pointer(key))})::varchar" for key in keys]
     return f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'" if members else "'{}'"
 
 
-def _pointer(key: str) -> str:
+def pointer(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")

@@ -68,6 +68,11 @@ class Home:
         return self._folder("audit")
 
     @property
+    def privacy(self) -> Path:
+        """Which keys are in use; the keys themselves lie elsewhere (`Settings.keys`)."""
+        return self._folder("privacy")
+
+    @property
     def work(self) -> Path:
         """Scratch space; safe to delete while nothing runs."""
         return self._folder("work")

@@ -23,7 +23,7 @@ import pytest
 
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets_tests.builders import SNOWPLOW, Line
+from analytics_assets_tests.builders import SNOWPLOW, Line, a_config
 
 Row = dict[str, Any]
 
@@ -55,7 +55,9 @@ def moment(text: str) -> datetime:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    with Line.at(tmp_path_factory.mktemp("snowplow")) as line:
+    # Snowplow's tables name people and sessions as they came.
+    config = a_config(tmp_path_factory.mktemp("snowplow-config") / "config", tenants=["snowplow-web"])
+    with Line.at(tmp_path_factory.mktemp("snowplow"), config) as line:
         report = line.load(SNOWPLOW, "snowplow", "snowplow-web")
         assert (report.received, report.rejected, report.duplicates, report.events) == (160, 0, 3, 157)
         line.sessions()

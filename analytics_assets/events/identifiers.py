@@ -1,0 +1,28 @@
+"""What intake asks of whoever replaces identifiers before they are stored; it knows nothing about keys."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+import duckdb
+
+
+class Identifiers(Protocol):
+    """Callers hold the lock of intake."""
+
+    def replaced(self, con: duckdb.DuckDBPyConnection, relation: str, source: str, tenants: Collection[str]) -> str:
+        """A FROM item like `relation`, a FROM item of these tenants' events from a source, without their identifiers."""
+
+    def gather(self, con: duckdb.DuckDBPyConnection) -> None:
+        """After each slice."""
+
+    def keep(self, con: duckdb.DuckDBPyConnection, batch_id: str) -> None:
+        """Before the events of the slices are committed."""
+
+    def forget(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Instead of `keep`, where they are not committed."""
+
+    def begin_anew(self, con: duckdb.DuckDBPyConnection, tenant: str) -> str:
+        """From here to `end_anew` all of a tenant is replaced anew; returns the mark of the commit of events that does it."""
+
+    def end_anew(self, tenant: str, *, done: bool) -> None:
+        """After that commit, or where there was none."""
