@@ -35,7 +35,7 @@ def _load(bench: Bench, files: Sequence[Path], events: int, *, pseudonyms: bool)
     work = bench.folder("pseudonyms")
     try:
         config = write_config(PROJECT / "analytics_assets" / "config", work / "config", pseudonyms=pseudonyms)
-        command = [bench.python, "-m", "benchmarks.ours", work / "home", config, "1", *files]
+        command: list[str | Path] = [bench.python, "-m", "benchmarks.ours", work / "home", config, "1", *files]
         last = run(command, ANALYTICS_KEYS=str(work / "keys")).last
         if last["events"] != events:
             raise BenchmarkError(f"{last['events']} events instead of {events}; they cannot be compared")
