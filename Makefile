@@ -15,7 +15,7 @@ demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
 
 test: .venv/.installed  # the whole test suite; three processes, since some wait for others
-	@.venv/bin/python -m pytest -n 3
+	@.venv/bin/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/.installed  # style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
