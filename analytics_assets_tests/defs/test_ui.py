@@ -35,7 +35,8 @@ def test_a_signal_ends_every_process_of_the_ui(tmp_path: Path, number: signal.Si
     finally:
         command.send_signal(number)
         rest = command.communicate(timeout=60)[1]
-    assert (command.returncode, rest) == (0, "stopping\n")
+    # A command of Dagster's that a signal meets while it still starts says so, once each.
+    assert (command.returncode, rest.replace("\nAborted!\n", "")) == (0, "stopping\n")
     # What a killed process leaves ends by itself, a moment later.
     deadline = time.monotonic() + 30
     while (left := started & processes().keys()) and time.monotonic() < deadline:

@@ -1,5 +1,6 @@
 """What a look at a data home finds of deliveries that brought nothing: they are told of until they are mended."""
 
+import gzip
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,11 +50,15 @@ def test_rejected_records_wait_also_when_the_next_file_has_the_same_name(rejecte
 
 
 def test_an_unreadable_file_that_is_sent_again_under_its_name_is_mended_and_another_file_does_not_mend_it(line: Line) -> None:
-    line.load(delivered(line, "a.parquet", "no parquet"), tenant="acme")
+    whole = gzip.compress(delivered(line, "day.ndjson", an_event("m1")).read_bytes())
+    path = delivered(line, "a.ndjson.gz")
+    path.write_bytes(whole[:-12])
+    assert line.load(path, tenant="acme").status == "set_aside"
     line.load(delivered(line, "other.ndjson", an_event("m2")), tenant="acme")
     assert list(unusable(line)) == ["acme"]
-    line.load(delivered(line, "again/a.parquet", an_event("m1")).rename(line.home / "a.ndjson"), tenant="acme")
-    assert list(unusable(line)) == ["acme"]
+    path.write_bytes(whole)
+    line.load(path, tenant="acme")
+    assert unusable(line) == {}
 
 
 def test_a_replay_mends_it(rejected: Line) -> None:
