@@ -31,13 +31,14 @@ BATCHES = TableSpec(
         Column(
             "status",
             "VARCHAR",
-            "loaded, replayed (after a fix), withdrawn (events set aside), replaced (identifiers) or set_aside (unreadable).",
+            "loaded, replayed (after a fix), withdrawn (events set aside), replaced (identifiers), erased (people), expired (kept "
+            "long enough) or set_aside (unreadable).",
         ),
         Column("reason", "VARCHAR", "Why the file was set aside."),
-        Column("received", "BIGINT", "Records in the file."),
+        Column("received", "BIGINT", "Records in the file; where events were taken out for good as many less than none."),
         Column("rejected", "BIGINT", "Records kept in `rejected_events`."),
         Column("duplicates", "BIGINT", "Records whose event was already there, in this file or an earlier one."),
-        Column("events", "BIGINT", "Records that became new events; of withdrawn ones as many less than none."),
+        Column("events", "BIGINT", "Records that became new events; of those taken out as many less than none."),
         Column("seconds", "DOUBLE", "Wall time of loading, in seconds."),
         Column("bytes", "BIGINT", "Size of the file, in bytes."),
         Column("rejected_by_reason", "VARCHAR", "JSON object: reason to count."),

@@ -20,6 +20,8 @@ from analytics_assets.warehouse.table import DataFile, Snapshot
 WITHDRAWN = "withdrawn"
 # The status of a batch that brought nothing: the identifiers of a tenant's stored events were replaced.
 REPLACED = "replaced"
+# Of batches that brought less than nothing: events of erased people went, and events that were kept long enough.
+ERASED, EXPIRED = "erased", "expired"
 # What the reason of such a record begins with; a replay takes these only when they are asked for.
 SET_ASIDE = "set_aside: "
 
@@ -67,8 +69,9 @@ def withdraw(
 
 
 def withdrawn_after(con: duckdb.DuckDBPyConnection, batches: Snapshot, version: int | None) -> bool:
-    """Whether events were set aside, or their identifiers replaced, since `version` of events."""
-    where = f"status in ('{WITHDRAWN}', '{REPLACED}') and events_version > {-1 if version is None else version}"
+    """Whether events were taken out, or their identifiers replaced, since `version` of events."""
+    changed = ", ".join(map(literal, (WITHDRAWN, REPLACED, ERASED, EXPIRED)))
+    where = f"status in ({changed}) and events_version > {-1 if version is None else version}"
     return bool(con.execute(f"select count(*) from ({batches.select()}) where {where}").fetchall()[0][0])
 
 
