@@ -31,8 +31,8 @@ BATCHES = TableSpec(
         Column(
             "status",
             "VARCHAR",
-            "loaded, replayed (after a fix), withdrawn (events set aside), replaced (identifiers), erased (people), expired (kept "
-            "long enough) or set_aside (unreadable).",
+            "loaded, replayed (after a fix), withdrawn (events set aside), replaced (identifiers), erased (people), expired "
+            "(kept long enough) or set_aside (unreadable).",
         ),
         Column("reason", "VARCHAR", "Why the file was set aside."),
         Column("received", "BIGINT", "Records in the file; where events were taken out for good as many less than none."),
