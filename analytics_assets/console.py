@@ -14,10 +14,12 @@ import click
 from analytics_assets.settings import Settings, UserError
 
 if TYPE_CHECKING:
+    import duckdb
     from rich.progress import Progress as Bars
     from rich.text import Text
 
     from analytics_assets.events.intake import BatchReport
+    from analytics_assets.privacy.ledger import Person
 
 # Data may hold what a terminal obeys: escape sequences, line ends, marks that turn the direction of writing; and file names
 # may hold bytes that no encoding writes.
@@ -182,6 +184,9 @@ class Runner:
 
         before = current_version(self._stages.home)
         with self._stages.connect() as con:
+            if self._stages.erasures.waiting():
+                # What an older backup brought back, or a kill left, is not published once more.
+                self.erase(con)
             found = ranges(self._stages.pending(con))
         config = {"analytics_duckdb": {"release": release}}
         self._step, self._steps = 0, self.STAGES * len(found) or 1
@@ -192,6 +197,13 @@ class Runner:
         if not found and self._stages.last_rebuild() is not None:
             self._jobs.run("publish", ops=config)
         return current_version(self._stages.home) != before
+
+    def erase(self, con: "duckdb.DuckDBPyConnection", people: "Sequence[Person]" = ()) -> None:
+        """Take all who are to be erased out of what is stored; `people` are who may be among them."""
+        from analytics_assets.events.intake import utc_now
+
+        self._display.begin("erasing")
+        self._stages.erasures.remove(con, utc_now(), hints=people, progress=self._display.begin)
 
     def _loading(self, path: Path) -> Callable[[int, int], None]:
         total = readable_bytes(path)

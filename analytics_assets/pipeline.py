@@ -20,8 +20,9 @@ from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
+from analytics_assets.erasure.erasures import Erasures
 from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
-from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
+from analytics_assets.events.intake import ERASED, INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.events.withdraw import withdrawn_after
@@ -44,7 +45,6 @@ from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
     resolved_identities,
-    seen_by_marts,
     stitched,
     users,
     window,
@@ -61,7 +61,8 @@ from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
 from analytics_assets.warehouse.publish import PUBLISH_LOCK, Fact, Published, PublishRefused, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
-from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, replace_all, replace_days
+from analytics_assets.warehouse.table import Table, day_bounds, replace_all, replace_days
+from analytics_assets.workplace import RESOLVED, bounded, make_work_db
 
 # Held for a stage at a time. What a cold process has to import and parse first, it does before it takes its turn.
 REBUILD_LOCK = "rebuild"
@@ -95,11 +96,19 @@ class Pipeline:
     @cached_property
     def intake(self) -> Intake:
         limits = self.settings.limits
-        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock, self.pseudonyms)
+        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock, self.pseudonyms,
+                      self.erasures.forgotten)  # fmt: skip
 
     @cached_property
     def pseudonyms(self) -> Pseudonyms:
         return Pseudonyms.declared(self.settings, self.home, lambda: self.intake, self.clock)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        return Erasures(
+            self.settings, self.table, lambda: self.intake, lambda: self.pseudonyms, lambda: self.sources, self.sweep,
+            self.clock, REBUILD_LOCK,
+        )  # fmt: skip
 
     def table(self, spec: TableSpec) -> Table:
         return Table(self.home.warehouse, spec)
@@ -168,7 +177,7 @@ class Pipeline:
         days = sorted({day for report in reports for day in report.days})
         if not days:
             return []
-        events = _bounded(self.table(EVENTS).snapshot(), *day_bounds(days))
+        events = bounded(self.table(EVENTS).snapshot(), *day_bounds(days))
         counted = f"select timestamp::date as day, tenant_id, count(*)::double as events from ({events}) group by 1, 2"
         return con.execute(f"{counted} having day in (select unnest(?::date[])) order by 1, 2", [days]).fetchall()
 
@@ -187,6 +196,10 @@ class Pipeline:
         seen = file_state(landed.path)
         report = self.load(con, landed.path, landed.source, landed.tenant, now, progress, landed.since)
         aside = report.status == "set_aside"
+        if report.rejected_by_reason.get(ERASED):
+            # Before it moves: killed in between, it is found here again.
+            self.erasures.take_out_of(con, landed.path)
+            seen = file_state(landed.path)
         folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
         moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
         if file_state(moved) != seen:
@@ -222,8 +235,8 @@ class Pipeline:
             began = self.clock()
             events = self.table(EVENTS).snapshot()
             low, high = window(days, rules)
-            wide = _bounded(events, low, high)
-            asked = _bounded(events, *day_bounds(days))
+            wide = bounded(events, low, high)
+            asked = bounded(events, *day_bounds(days))
             built = build_sessions(con, wide, days, rules)
             rows = {}
             for spec, relation in (
@@ -271,7 +284,7 @@ class Pipeline:
         with self.home.turn(REBUILD_LOCK):
             version = self.built_version()
             work_db = self.home.work / "marts.duckdb"
-            self._make_work_db(work_db, days, version)
+            make_work_db(self.home, work_db, self.table, days, version, self.settings.limits.storage)
             memory = f"{self.settings.limits.storage.memory_mb}MB"
             result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
@@ -305,28 +318,10 @@ class Pipeline:
                 return int(entry["events_version"])
         return None
 
-    def _make_work_db(self, path: Path, days: Sequence[date], version: int) -> None:
-        """The private database that dbt works in: views over exactly the files of one version."""
-        # A killed build may leave a log that DuckDB would play into the new file.
-        for leftover in (path, path.with_name(path.name + ".wal")):
-            leftover.unlink(missing_ok=True)
-        shutil.rmtree(path.with_name(path.name + ".tmp"), ignore_errors=True)
-        events = self.table(EVENTS).snapshot(version)
-        storage = self.settings.limits.storage
-        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
-            con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
-            identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
-            con.execute(f"create table resolved as {identities}")
-            asked = f"{_bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
-            sessions = self.table(SESSIONS).snapshot().select()
-            views = seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, _RESOLVED)
-            for name, select in views.items():
-                con.execute(f"create view {name} as {select}")
-
     def _stitched(self, con: duckdb.DuckDBPyConnection, spec: TableSpec) -> str:
         identities = resolved_identities(self.table(IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table resolved as {identities}")
-        return stitched(self.table(spec).snapshot().select(), _RESOLVED, spec.column_names)
+        return stitched(self.table(spec).snapshot().select(), RESOLVED, spec.column_names)
 
     # Looking after storage
 
@@ -443,8 +438,19 @@ class Pipeline:
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
         progress: Callable[[str], None] = lambda table: None,
     ) -> Published:  # fmt: skip
-        """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt."""
+        """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt.
+
+        Also ends the erasures whose people are in none of them any more.
+        """
+        out = self._publish(con, now, release, progress)
+        self.erasures.finish(con, progress=progress)
+        return out
+
+    def _publish(
+        self, con: duckdb.DuckDBPyConnection, now: datetime, release: bool, progress: Callable[[str], None]
+    ) -> Published:
         with self.home.turn(REBUILD_LOCK):
+            self.erasures.confirm_removed()
             version = self._version_to_publish(con)
             waiting = pending_days(con, self.home, version)
             if waiting:
@@ -480,12 +486,3 @@ class Pipeline:
         listed = f"select coalesce(max(events_version), 0) from ({self.table(BATCHES).snapshot().select()})"
         newest = con.execute(listed).fetchall()[0][0]
         return newest if newest > built and not pending_days(con, self.home, newest) else built
-
-
-_RESOLVED = "select * from resolved"
-
-
-def _bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
-    """A SELECT of the rows between two times, from the files that can hold them."""
-    between = f"{snapshot.spec.time_column} between timestamp {literal(str(low))} and timestamp {literal(str(high))}"
-    return f"{snapshot.select(snapshot.between(low, high))} where {between}"

@@ -17,6 +17,7 @@ _LOGIC = {
     "alerts",
     "aside",
     "audit",
+    "erasure",
     "events",
     "freshness",
     "gate",
@@ -33,6 +34,7 @@ _LOGIC = {
     "slo",
     "sources",
     "warehouse",
+    "workplace",
 }
 
 # Arrows of the house: what each room may use beside itself. Rooms whose issue has not come yet are not listed.
@@ -54,6 +56,8 @@ MAY_USE = {
     "outgoing": {"events", "freshness", "labelling", "privacy", "sessions", "settings", "shown", "warehouse"},
     "gate": {"events", "marts", "privacy", "quality", "sessions", "settings", "warehouse"},
     "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
+    "erasure": {"audit", "events", "privacy", "sessions", "settings", "sources", "warehouse"},
+    "workplace": {"events", "sessions", "settings", "warehouse"},
     "replay": {"events", "sources", "warehouse"},
     "shown": {"events", "marts", "quality", "sessions", "warehouse"},
     "pipeline": _LOGIC - {"aside"},

@@ -42,7 +42,7 @@ def does(run: dg.DagsterRun, job: str) -> bool:
     """Whether a run does the work of `job`: as that job, or as a run of its assets."""
     if run.job_name != ASSET_JOB:
         return run.job_name == job
-    return dg.AssetKey(_TELLTALES[job]) in (run.asset_selection or ())
+    return job in _TELLTALES and dg.AssetKey(_TELLTALES[job]) in (run.asset_selection or ())
 
 
 def job_of(run: dg.DagsterRun) -> str:

@@ -33,8 +33,13 @@ class Going:
         return bool(self.files)
 
 
-def going(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, condition: str, changing: str = "false") -> Going:
-    """Look which rows meet the SQL `condition` (they go) or, of the others, `changing`. Both must never be null."""
+def going(
+    con: duckdb.DuckDBPyConnection, snapshot: Snapshot, condition: str, changing: str = "false", joined: str = ""
+) -> Going:
+    """Look which rows meet the SQL `condition` (they go) or, of the others, `changing`. Both must never be null.
+
+    The row is `event` in them; `joined` may join what they need, to at most one row each.
+    """
     if not snapshot.files:
         return Going(snapshot.version, 0, 0, (), (), {})
     paths = ", ".join(literal(file.path) for file in snapshot.files)
@@ -45,7 +50,8 @@ def going(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, condition: str, ch
     )
     found = con.execute(
         f"select filename, timestamp::date as day, count(*) filter (goes), count(*) filter (changes), count(*) "
-        f"from (select filename, timestamp, {condition} as goes, not goes and {changing} as changes from {rows}) group by all"
+        f"from (select filename, event.timestamp, {condition} as goes, not goes and {changing} as changes "
+        f"from {rows} event {joined}) group by all"
     ).fetchall()
     touched = {name for name, _, gone, changed, _ in found if gone or changed}
     left: dict[date, int] = {}
@@ -61,28 +67,29 @@ def going(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, condition: str, ch
 
 def forget(
     intake: Intake, con: duckdb.DuckDBPyConnection, status: str, mark: str, now: datetime, condition: str, *,
-    changing: str = "false", replaced: Mapping[str, str] | None = None, rebuild: bool = True,
+    changing: str = "false", replaced: Mapping[str, str] | None = None, joined: str = "", rebuild: bool = True,
     days: Callable[[Going], Sequence[date]] = lambda going: going.days, plan: Callable[[Going], None] = lambda going: None,
 ) -> BatchReport | None:  # fmt: skip
     """Take out the rows that meet `condition`, and give those that meet `changing` the values of `replaced` (column to SQL).
 
-    None if no row meets either. The days wait for a rebuild then, but not where `rebuild` is False. `mark` is the id of the
-    batch and of the commit; `plan` gets what is going to happen before anything did. Callers hold the lock of intake. Killed
-    before the commit of `events` it leaves them as they were; killed after it, the next load or rebuild notes the batch.
+    None if no row meets either (see `going`). The days wait for a rebuild then, but not where `rebuild` is False. `mark` is the
+    id of the batch and of the commit; `plan` gets what is going to happen before anything did. Callers hold the lock of intake.
+    Killed before the commit of `events` it leaves them as they were; killed after it, the next load or rebuild notes the batch.
     """
     started = time.monotonic()
     delta = intake.finish_interrupted(con)
-    found = going(con, intake.events.snapshot_of(delta), condition, changing)
+    found = going(con, intake.events.snapshot_of(delta), condition, changing, joined)
     plan(found)
     if not found.any:
         return None
     assert not Table.has(delta, mark)
-    # `changing` is asked in each column apart, and never of a row that goes.
+    new = replaced or {}
     columns = ", ".join(
-        f"case when {changing} then {sql} else {name} end as {name}" if (sql := (replaced or {}).get(name)) else name
+        f"case when {changing} then {new[name]} else event.{name} end as {name}" if name in new else f"event.{name}"
         for name in EVENTS.column_names
     )
-    kept = f"select {columns} from ({intake.events.snapshot_of(delta).select(found.files)}) where not ({condition})"
+    stored = intake.events.snapshot_of(delta).select(found.files)
+    kept = f"select {columns} from ({stored}) event {joined} where not ({condition})"
     adds = intake.events.write_days(con, kept, "kept", found.left, intake.storage.dense_day_rows) if found.left else []
     report = BatchReport(
         mark, "", None, "", status, -found.gone, 0, 0, -found.gone, round(time.monotonic() - started, 3),

@@ -1,4 +1,4 @@
-"""What intake asks of whoever replaces identifiers before they are stored; it knows nothing about keys."""
+"""What intake asks of whoever replaces identifiers before they are stored, or forgets people; it knows nothing about keys."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -26,3 +26,10 @@ class Identifiers(Protocol):
 
     def end_anew(self, tenant: str, *, done: bool) -> None:
         """After that commit, or where there was none."""
+
+
+class Forgotten(Protocol):
+    """Who is to be forgotten."""
+
+    def mark(self, con: duckdb.DuckDBPyConnection) -> bool:
+        """Make temp table `forgotten_rows` (rn) of the records in `mapped` that are not to be stored; False if none is."""

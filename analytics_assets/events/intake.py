@@ -18,7 +18,7 @@ import duckdb
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from analytics_assets.events.identifiers import Identifiers
+from analytics_assets.events.identifiers import Forgotten, Identifiers
 from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS, TYPES
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.settings import EventLimits, StorageRules, UserError
@@ -30,6 +30,8 @@ MESSAGE_KEY = "(hash(tenant_id, message_id) >> 1)::bigint"
 # DuckDB does not promise that `hash` stays the same between versions; stored keys depend on it.
 _HASH_CHECK = ("select (hash('tenant', 'message') >> 1)::bigint", 6223499036190898590)
 INTAKE_LOCK = "intake"
+# The reason of records that came again of people who were to be forgotten.
+ERASED = "erased"
 # Late rows of the two days before a dense one share its file until it is compacted.
 NEAR_DAYS = 2
 
@@ -143,9 +145,10 @@ class Intake:
     def __init__(
         self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str],
         clock: Callable[[], datetime] | None = None, identifiers: Identifiers | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:  # fmt: skip
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
-        self.clock, self.identifiers = clock or utc_now, identifiers
+        self.clock, self.identifiers, self.forgotten = clock or utc_now, identifiers, forgotten
         self.events = Table(home.warehouse, EVENTS)
         self.rejected = Table(home.warehouse, REJECTED)
         self.batches = Table(home.warehouse, BATCHES)
@@ -244,10 +247,12 @@ class Intake:
         rules = _rules(self.limits, self.tenants, state.batch.received_at)
         any_rule = " or ".join(f"({condition})" for _, condition in rules)
         judged = " ".join(f"when {condition} then {literal(reason)}" for reason, condition in rules)
+        gone = self.forgotten is not None and self.forgotten.mark(con)
+        erased = f"case when rn in (select rn from forgotten_rows) then '{ERASED}' end, " if gone else ""
         # Almost every record passes: one question to all, and the reason only for those that fail it.
         con.execute(
             f"create or replace temp table keys as select rn, tenant_id, message_id, timestamp, received_at, "
-            f"{MESSAGE_KEY} as message_key, coalesce(reason, "
+            f"{MESSAGE_KEY} as message_key, coalesce({erased}reason, "
             f"case when {any_rule} then case {judged} end end) as reason from mapped"
         )
         counts = dict(con.execute("select reason, count(*) from keys group by 1").fetchall())
@@ -337,7 +342,8 @@ class Intake:
             f"{literal(batch.source)} as source, {landed_for} as landed_for, k.reason, raw, "
             f"md5({identity}) as record_digest, {literal(batch.batch_id)} as batch_id, "
             f"timestamp {literal(str(batch.received_at))} as received_at "
-            "from (select rn, tenant_id, raw from mapped) join (select rn, reason from keys where reason is not null) k "
+            # Of who is to be forgotten nothing is kept, but that so many records came.
+            f"from (select rn, tenant_id, raw from mapped) join (select rn, reason from keys where reason <> '{ERASED}') k "
             "using (rn)"
         )
 

@@ -1,0 +1,61 @@
+"""Published versions that still show who went: they leave when their readers did, and at the latest after a grace."""
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, version_path, versions
+
+# How long readers may keep an older version open.
+GRACE_SECONDS = 60.0
+# struct flock of Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi4x"
+
+
+def has_readers(path: Path) -> bool:
+    """Whether another process has the file open with DuckDB, which locks what it reads."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+    finally:
+        os.close(handle)
+    return bool(answer[0] != fcntl.F_UNLCK)
+
+
+def remove_versions(
+    home: Home, shown: int, plan: Callable[[int], None], progress: Callable[[str], None] = lambda text: None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> bool:  # fmt: skip
+    """Remove every version but the one that is shown; returns whether some reader had one open until the end of the grace.
+
+    Such a reader goes on with what DuckDB copied into that version; of its views the files go.
+    """
+    old = [number for number in versions(home) if number != shown]
+    read = wait_for_readers(home, old, progress, grace_seconds)
+    with home.lock(PUBLISH_LOCK):
+        for number in old:
+            plan(number)
+            version_path(home, number).unlink(missing_ok=True)
+        # What a publish that was killed left of one.
+        for leftover in home.published.rglob("*.staged*"):
+            leftover.unlink(missing_ok=True)
+    return read
+
+
+def wait_for_readers(home: Home, old: list[int], progress: Callable[[str], None], grace_seconds: float) -> bool:
+    """Whether a version still has a reader after so long."""
+    until = time.monotonic() + grace_seconds
+    told = False
+    while any(path.exists() and has_readers(path) for path in (version_path(home, number) for number in old)):
+        if time.monotonic() >= until:
+            return True
+        if not told:
+            progress(f"waiting up to {grace_seconds:.0f} s for readers of an older version")
+            told = True
+        time.sleep(0.2)
+    return False

@@ -1,0 +1,41 @@
+"""The private database in which dbt works: views over exactly the files of one version, with people told."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.sessions.build import resolved_identities, seen_by_marts
+from analytics_assets.sessions.tables import IDENTITIES, SESSIONS
+from analytics_assets.settings import StorageRules
+from analytics_assets.warehouse.connect import connection
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.spec import TableSpec, literal
+from analytics_assets.warehouse.table import Snapshot, Table, day_bounds
+
+RESOLVED = "select * from resolved"
+
+
+def make_work_db(
+    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules
+) -> None:
+    """Make it for `days` of this version of events."""
+    # A killed build may leave a log that DuckDB would play into the new file.
+    for leftover in (path, path.with_name(path.name + ".wal")):
+        leftover.unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(path.name + ".tmp"), ignore_errors=True)
+    events = table(EVENTS).snapshot(version)
+    with connection(home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
+        con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
+        con.execute(f"create table resolved as {resolved_identities(table(IDENTITIES).snapshot().select())}")
+        asked = f"{bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
+        sessions = table(SESSIONS).snapshot().select()
+        for name, select in seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, RESOLVED).items():
+            con.execute(f"create view {name} as {select}")
+
+
+def bounded(snapshot: Snapshot, low: datetime, high: datetime) -> str:
+    """A SELECT of the rows between two times, from the files that can hold them."""
+    between = f"{snapshot.spec.time_column} between timestamp {literal(str(low))} and timestamp {literal(str(high))}"
+    return f"{snapshot.select(snapshot.between(low, high))} where {between}"

@@ -1,0 +1,400 @@
+"""Erasure: people leave everything under the data home, nobody else does, and the receipt says what went."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from analytics_assets.audit.outside import Outside
+from analytics_assets.erasure.erasures import NotRemoved
+from analytics_assets.erasure.probe import probe
+from analytics_assets.erasure.versions import has_readers, remove_versions
+from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.landing import Landed
+from analytics_assets.privacy import receipts
+from analytics_assets.privacy.ledger import Person
+from analytics_assets.privacy.pseudonyms import IDENTIFIERS
+from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
+from analytics_assets.settings import UserError
+from analytics_assets.warehouse.publish import current_path, current_version
+from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
+from analytics_assets_tests.faults import FORK, die, run
+from analytics_assets_tests.test_faults import observed
+
+# What nothing else looks like.
+ANNA, HER_PHONE, HER_OTHER, HER_MAIL = "anna-canary-1", "phone-canary-2", "anna-old-canary-3", "anna@canary.test"
+CANARIES = [ANNA, HER_PHONE, HER_OTHER, HER_MAIL]
+SHE = Person("acme", "user", ANNA)
+TABLES = (EVENTS, REJECTED, IDENTIFIERS, SESSIONS, PAGE_VIEWS, USERS, IDENTITIES)
+
+
+def of_anna(message_id: str, **changes: Any) -> dict[str, Any]:
+    return an_event(message_id, **{"user_id": ANNA, "anonymous_id": HER_PHONE, **changes})
+
+
+def of_ben(message_id: str, **changes: Any) -> dict[str, Any]:
+    return an_event(message_id, **{"user_id": "ben-the-other", "anonymous_id": "bens-device", **changes})
+
+
+DELIVERY: list[dict[str, Any] | str] = [
+    of_anna("a1", timestamp=at(1)),
+    of_anna("a2", timestamp=at(2), user_id=None),
+    of_anna("a3", timestamp=at(3), type="alias", user_id=ANNA, properties={"previousId": HER_OTHER}),
+    of_anna("a4", timestamp=at(4), user_id=HER_OTHER, anonymous_id=None, context={"traits": {"email": HER_MAIL}}),
+    of_anna("a5", timestamp=at(5, day=-3), revenue="9.90"),
+    # Ben used her phone once, and named her.
+    of_ben("b1", timestamp=at(1, day=-1), anonymous_id=HER_PHONE),
+    of_ben("b2", timestamp=at(6), context={"traits": {"id": ANNA, "plan": "free"}}),
+    of_ben("b3", timestamp=at(7), revenue="2.50"),
+    # Later she used it again.
+    of_anna("r1", timestamp="no time"),
+    of_ben("r2", timestamp="no time"),
+    f'{{"message_id": "r3", "user_id": "{ANNA}", broken',
+]
+
+
+def land(line: Line, records: list[dict[str, Any] | str], name: str = "day.ndjson", tenant: str = "acme") -> None:
+    path = line.home / "landing" / tenant / name
+    write_events(path, records)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    line.pipeline.load_landed(line.con, Landed(path, tenant, "canonical"), line.now)
+
+
+def renew(line: Line) -> None:
+    line.rebuild()
+    line.publish()
+
+
+def make_shop(folder: Path, *, pseudonyms: bool) -> Path:
+    """A data home in which Anna stands everywhere."""
+    config = a_config(folder / "config", pseudonyms=pseudonyms)
+    with Line.at(folder / "home", config) as line:
+        land(line, DELIVERY, "day.ndjson.gz")
+        renew(line)
+        line.load([of_ben(name, timestamp=at(9)) for name in ("b4", "b5")])
+        line.load([of_anna("a6", timestamp=at(9)), of_ben("g1", tenant_id="globex")])
+        shutil.rmtree(line.home / "deliveries")
+        aside = line.home / "set_aside" / "acme" / "x.csv"
+        aside.parent.mkdir(parents=True)
+        aside.write_text(f"garbage\n{ANNA},1\nof others\n")
+        log = line.home / "dagster" / "note.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"could not load {HER_MAIL}\n")
+        renew(line)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shop(tmp_path_factory.mktemp("shop"), pseudonyms=True)
+
+
+@pytest.fixture(scope="module")
+def erased(shop: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop after her erasure, with keys and ledger beside it."""
+    folder = tmp_path_factory.mktemp("erased")
+    with copied(shop, keys, folder) as line:
+        erase(line, SHE)
+    return folder
+
+
+@contextmanager
+def copied(shop: Path, keys: Path, folder: Path) -> Iterator[Line]:
+    """A copy of a shop with keys and a ledger of its own: copies of a data home are the same one to a ledger."""
+    shutil.copytree(shop / "home", folder / "home")
+    shutil.copytree(shop / "config", folder / "config")
+    shutil.copytree(keys, folder / "keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANALYTICS_KEYS", str(folder / "keys"))
+        with Line.at(folder / "home", folder / "config") as line:
+            line.pipeline.clock = lambda: line.now
+            yield line
+
+
+@pytest.fixture
+def line(shop: Path, keys: Path, tmp_path: Path) -> Iterator[Line]:
+    with copied(shop, keys, tmp_path / "shop") as line:
+        yield line
+
+
+@pytest.fixture
+def after(erased: Path, tmp_path: Path) -> Iterator[Line]:
+    with copied(erased, erased / "keys", tmp_path / "shop") as line:
+        yield line
+
+
+def erase(line: Line, *people: Person) -> dict[str, Any]:
+    erasures = line.pipeline.erasures
+    request = erasures.ask(people, "tester")
+    erasures.remove(line.con, line.now, hints=people)
+    renew(line)
+    return receipt(line, request.id)
+
+
+def receipt(line: Line, request: str) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(line.pipeline.erasures.ledger.receipt_path(request).read_text())
+    return said
+
+
+def messages(line: Line, tenant: str = "acme") -> list[str]:
+    asked = f"select message_id from events where tenant_id = '{tenant}' order by 1"
+    return [row[0] for row in rows_of(current_path(line.pipeline.home), asked)]
+
+
+def stored_as(line: Line, *values: str) -> list[str]:
+    """What stands for values of acme in its tables, where that is something else."""
+    pseudonyms = line.pipeline.pseudonyms
+    known = "acme" in pseudonyms.in_use.tenants()
+    return [pseudonyms.pseudonym("acme", value) for value in values] if known else []
+
+
+@pytest.fixture(params=["pseudonyms", "in clear"])
+def any_shop(request: pytest.FixtureRequest, shop: Path, keys: Path, tmp_path: Path) -> Iterator[Line]:
+    of = shop if request.param == "pseudonyms" else make_shop(tmp_path / "in clear", pseudonyms=False)
+    with copied(of, keys, tmp_path / "shop") as line:
+        yield line
+
+
+def test_a_person_leaves_every_file_and_nobody_else_does(any_shop: Line) -> None:
+    line = any_shop
+    texts = [*CANARIES, *stored_as(line, *CANARIES)]
+    assert {trace.text for trace in probe(line.home, texts)} == set(texts)
+    said = erase(line, SHE, Person("globex", "user", "ben-the-other"))
+    assert probe(line.home, texts) == []
+    assert messages(line) == ["b1", "b2", "b3", "b4", "b5"]
+    # Ben of another tenant is somebody else.
+    assert messages(line, "globex") == []
+    assert (said["people"], said["found"], said["unknown"]) == (2, 2, [])
+    counts = {store["store"]: (store["gone"], store["changed"]) for store in said["stores"]}
+    assert counts["events"] == (7, 2)
+    assert counts["rejected_events"] == (2, 0)
+    assert counts["received"] == (7, 2)
+    assert counts["set_aside"] == (1, 0)
+    assert counts["logs"][1] == 1
+    # What was summed over her is what is left.
+    path = current_path(line.pipeline.home)
+    assert rows_of(path, "select sum(revenue) from revenue_daily") == [(Decimal("2.50"),)]
+    assert rows_of(path, "select sum(events), sum(received - rejected - duplicates) from batches") == [(5, 5)]
+    assert rows_of(path, "select count(*) from users") == [(1,)]
+    # What Ben said of himself stays.
+    (context,) = rows_of(path, "select context from events where message_id = 'b2'")
+    assert json.loads(context[0]) == {"traits": {"plan": "free"}}
+    left = gzip.decompress(next((line.home / "received" / "acme").iterdir()).read_bytes()).splitlines()
+    assert [json.loads(text)["message_id"] for text in left] == ["b1", "b2", "b3", "r2"]
+    assert [json.loads(raw)["message_id"] for (raw,) in line.rows(REJECTED, columns="raw")] == ["r2"]
+
+
+def test_a_receipt_that_was_changed_is_none(after: Line) -> None:
+    (path,) = (after.home / "privacy" / "receipts").iterdir()
+    outside = Outside(after.pipeline.settings.keys)
+    assert receipts.read(path, outside)["found"] == 1
+    path.write_text(path.read_text().replace('"found": 1', '"found": 2'))
+    with pytest.raises(UserError, match="was changed"):
+        receipts.read(path, outside)
+
+
+def test_of_an_unknown_person_the_receipt_says_that_nothing_was_found(line: Line) -> None:
+    before, version = {spec.name: line.digest(spec) for spec in TABLES}, current_version(line.pipeline.home)
+    erasures = line.pipeline.erasures
+    request = erasures.ask([Person("acme", "user", "nobody-at-all")], "tester")
+    assert erasures.remove(line.con, line.now)
+    assert [one.id for one in erasures.finish(line.con)] == [request.id]
+    said = receipt(line, request.id)
+    assert (said["found"], len(said["unknown"]), [store for store in said["stores"] if store["gone"]]) == (0, 1, [])
+    assert {spec.name: line.digest(spec) for spec in TABLES} == before
+    assert current_version(line.pipeline.home) == version
+
+
+def test_what_comes_late_of_an_erased_person_is_not_stored_and_who_comes_back_is_somebody_new(after: Line) -> None:
+    line = after
+    texts = [*CANARIES, *stored_as(line, *CANARIES)]
+    land(
+        line,
+        [of_anna("a9", timestamp=at(20)), of_ben("b9", timestamp=at(20)), of_anna("r9", timestamp="no time")],
+        "late.ndjson",
+    )
+    renew(line)
+    assert probe(line.home, texts) == []
+    assert messages(line) == ["b1", "b2", "b3", "b4", "b5", "b9"]
+    told = line.rows(BATCHES, columns="received, rejected, rejected_by_reason, events, file")
+    assert (3, 2, '{"erased": 2}', 1, "late.ndjson") in told
+    back = line.now + timedelta(days=3)
+    line.now = back + timedelta(hours=1)
+    line.load([of_anna("a10", timestamp=back, received_at=back)])
+    renew(line)
+    assert messages(line)[0] == "a10"
+
+
+def test_a_backup_of_before_is_not_published_until_the_erasures_are_done_again(line: Line, tmp_path: Path) -> None:
+    shutil.copytree(line.home, tmp_path / "backup")
+    asked = erase(line, SHE)["erasure"]
+    done = {spec.name: line.digest(spec) for spec in TABLES}
+    shutil.rmtree(line.home)
+    shutil.copytree(tmp_path / "backup", line.home)
+    texts = [*CANARIES, *stored_as(line, *CANARIES)]
+    with Line.at(line.home, line.pipeline.settings.config) as again:
+        assert probe(again.home, texts) != []
+        with pytest.raises(NotRemoved, match="1 request for erasure still waits"):
+            again.publish()
+        assert again.pipeline.erasures.remove(again.con, again.now)
+        renew(again)
+        assert probe(again.home, texts) == []
+        assert {spec.name: again.digest(spec) for spec in TABLES} == done
+        assert receipt(again, asked)["found"] == 1
+
+
+def test_the_ledger_names_nobody(after: Line) -> None:
+    text = after.pipeline.erasures.ledger.path.read_text()
+    assert not [value for value in [*CANARIES, *stored_as(after, *CANARIES)] if value in text]
+
+
+def test_without_its_key_nothing_is_loaded_or_published_and_nothing_is_lost(after: Line) -> None:
+    line = after
+    shutil.rmtree(line.home / "privacy" / "receipts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outside, "key", lambda *_: None)
+        with Line.at(line.home, line.pipeline.settings.config) as other:
+            with pytest.raises(UserError, match="put its backup back"):
+                other.load([of_ben("b9", timestamp=at(20))])
+            with pytest.raises(UserError, match="put its backup back"):
+                other.pipeline.erasures.remove(other.con, other.now)
+            with pytest.raises(NotRemoved):
+                other.publish()
+    assert messages(line) == ["b1", "b2", "b3", "b4", "b5"]
+
+
+def test_many_requests_are_one_pass(line: Line) -> None:
+    erasures = line.pipeline.erasures
+    first = erasures.ask([SHE], "one")
+    second = erasures.ask([Person("acme", "device", "bens-device")], "another")
+    erasures.remove(line.con, line.now)
+    versions_before = current_version(line.pipeline.home)
+    renew(line)
+    assert current_version(line.pipeline.home) == (versions_before or 0) + 1
+    assert messages(line) == []
+    assert receipt(line, first.id)["together_with"] == [second.id]
+    assert [row[0] for row in line.rows(BATCHES, columns="status")].count("erased") == 1
+
+
+# Killed
+
+
+def killed_while_erasing(step: str, home: Path, config: Path, keys: Path) -> None:
+    os.environ["ANALYTICS_KEYS"] = str(keys)
+    with Line.at(home, config) as line, observed(lambda name: die() if name == step else None):
+        go_on(line)
+
+
+def go_on(line: Line) -> None:
+    line.pipeline.erasures.remove(line.con, line.now)
+    renew(line)
+
+
+def test_killed_at_each_step_and_begun_again_the_end_is_the_same(shop: Path, tmp_path: Path, keys: Path) -> None:
+    with copied(shop, keys, tmp_path / "whole") as line:
+        asked = line.pipeline.erasures.ask([SHE], "tester").id
+        steps: list[str] = []
+        with observed(steps.append):
+            go_on(line)
+        expected, counts = {spec.name: line.digest(spec) for spec in TABLES}, receipt(line, asked)
+        texts = [*CANARIES, *stored_as(line, *CANARIES)]
+    killed = tmp_path / "killed"
+    with copied(shop, keys, killed) as line:
+        again = line.pipeline.erasures.ask([SHE], "tester").id
+    for step in dict.fromkeys(steps):
+        assert run(killed_while_erasing, step, killed / "home", killed / "config", killed / "keys") == -signal.SIGKILL, step
+    with pytest.MonkeyPatch.context() as patch, Line.at(killed / "home", killed / "config") as line:
+        patch.setenv("ANALYTICS_KEYS", str(killed / "keys"))
+        go_on(line)
+        assert {spec.name: line.digest(spec) for spec in TABLES} == expected
+        assert probe(line.home, texts) == []
+        said = receipt(line, again)
+    same = ("people", "found", "identifiers", "stores", "days_rebuilt")
+    assert {name: said[name] for name in same} == {name: counts[name] for name in same}
+
+
+# Readers
+
+
+def read_until_told(path: Path, opened: Any, close: Any) -> None:
+    with published(path) as con:
+        con.execute("select count(*) from events").fetchall()
+        opened.set()
+        close.wait()
+
+
+def test_a_version_that_is_read_stays_until_it_is_closed(line: Line) -> None:
+    opened, close = FORK.Event(), FORK.Event()
+    path = current_path(line.pipeline.home).resolve()
+    reader = FORK.Process(target=read_until_told, args=(path, opened, close))
+    reader.start()
+    opened.wait()
+    assert has_readers(path)
+    asked: list[str] = []
+
+    def say(text: str) -> None:
+        asked.append(text)
+        if "waiting" in text:
+            assert path.exists()
+            close.set()
+            reader.join()
+
+    assert not remove_versions(line.pipeline.home, -1, lambda number: None, say)
+    assert asked
+    assert not path.exists()
+
+
+# Whoever it is
+
+
+@given(st.data())
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_an_erased_person_leaves_what_a_home_would_be_that_never_saw_them(tmp_path: Path, data: st.DataObject) -> None:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    ids = st.sampled_from(["u1", "u2", "u3", None])
+    devices = st.sampled_from(["d1", "d2", "u1", None])
+    drawn = data.draw(st.lists(st.tuples(ids, devices, st.integers(0, 60), st.booleans()), min_size=1, max_size=14))
+    events = [
+        an_event(
+            f"m{n}", user_id=user, anonymous_id=device, timestamp=at(5 * minute), session_id=None,
+            **({"type": "alias", "properties": {"previousId": device}} if alias and user and device else {}),
+        )
+        for n, (user, device, minute, alias) in enumerate(drawn)
+    ]  # fmt: skip
+    config = a_config(folder / "config")
+    with Line.at(folder / "seen", config) as line:
+        line.pipeline.clock = lambda: line.now
+        line.load(events)
+        line.sessions()
+        told = f"select user_id, message_id from ({line.pipeline._stitched(line.con, EVENTS)}) where user_id is not null"
+        of = line.con.execute(f"{told} order by all").fetchall()
+        assume(of)
+        victim = data.draw(st.sampled_from(sorted({user for user, _ in of})))
+        theirs = {message for user, message in of if user == victim}
+        line.pipeline.erasures.ask([Person("acme", "user", victim)], "tester")
+        line.pipeline.erasures.remove(line.con, line.now)
+        line.sessions()
+        sessions = line.rows(SESSIONS)
+        kept = {row["message_id"]: row["anonymous_id"] for row in line.dicts(EVENTS)}
+    assert set(kept) == {event["message_id"] for event in events} - theirs
+    if not kept:
+        assert sessions == []
+        return
+    with Line.at(folder / "never", config) as never:
+        never.load([{**event, "anonymous_id": kept[event["message_id"]]} for event in events if event["message_id"] in kept])
+        never.sessions()
+        assert never.rows(SESSIONS) == sessions
