@@ -15,6 +15,7 @@ from analytics_assets.sessions.build import merge_identities
 from analytics_assets.sessions.tables import IDENTITIES, SESSIONS, USERS
 from analytics_assets_tests.builders import Line, a_config, a_view, an_event, at, rows_of
 from analytics_assets_tests.conftest import made_once
+from analytics_assets_tests.faults import ROUNDS
 
 Event = dict[str, Any]
 PeopleOf = Callable[[str, str], list[tuple[Any, ...]]]
@@ -249,7 +250,7 @@ def followed(web: Web, user: str) -> str:
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30 * ROUNDS, deadline=None)
 @given(web=st.dictionaries(st.tuples(st.sampled_from(["device", "alias", "alias"]), NAMES), NAMES), pieces=st.integers(1, 3))
 def test_in_any_web_everybody_is_the_end_of_the_aliases_or_the_smallest_id_of_a_circle(web: Web, pieces: int) -> None:
     web = {(kind, earlier): user for (kind, earlier), user in web.items() if kind == "device" or earlier != user}
