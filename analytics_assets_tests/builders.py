@@ -3,7 +3,10 @@
 What is compared lives here too: the rows of a table without the columns that tell when and by which batch they came.
 """
 
+import hashlib
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,13 +162,24 @@ class Line:
 
 
 def _sources(folder: Path) -> dict[str, Source]:
-    """Declared sources. Checking them takes a second, so equal declarations are checked once a process."""
+    """Declared sources. Checking them takes a second, so equal declarations are checked once by all processes of a test run."""
     text = "".join(path.read_text() for path in sorted(folder.glob("*.yaml")))
     if text not in _CHECKED:
-        _CHECKED[text] = load_sources(folder)
+        shared = os.environ.get(CHECKED_SOURCES)
+        kept = Path(shared) / hashlib.sha256(text.encode()).hexdigest() if shared else None
+        if kept and kept.exists():
+            _CHECKED[text] = pickle.loads(kept.read_bytes())
+        else:
+            _CHECKED[text] = load_sources(folder)
+            if kept:
+                whole = kept.with_suffix(f".{os.getpid()}")
+                whole.write_bytes(pickle.dumps(_CHECKED[text]))
+                whole.rename(kept)
     return _CHECKED[text]
 
 
+# The variable that names the folder in which the processes of a test run keep the sources that they checked.
+CHECKED_SOURCES = "ANALYTICS_TESTS_CHECKED_SOURCES"
 _CHECKED: dict[str, dict[str, Source]] = {}
 
 

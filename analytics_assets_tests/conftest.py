@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from analytics_assets_tests.builders import RETAIL, Line, Opener, a_config
+from analytics_assets_tests.builders import CHECKED_SOURCES, RETAIL, Line, Opener, a_config
 
 # How long an example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -23,6 +23,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # One for all test processes: they share homes whose identifiers were replaced.
     folder = made_once(tmp_path_factory, "keys", Path.mkdir)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CHECKED_SOURCES, str(made_once(tmp_path_factory, "checked-sources", Path.mkdir)))
         patch.setenv("ANALYTICS_KEYS", str(folder))
         yield folder
 

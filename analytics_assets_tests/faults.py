@@ -23,7 +23,7 @@ FORK.set_forkserver_preload(
         "great_expectations",
     ]
 )
-# More rounds of random kills than a test run has time for.
+# More rounds of random kills, and more examples, than a test run has time for.
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 
 # What two runs over the same files may differ in.

@@ -119,8 +119,8 @@ def test_the_bytes_of_a_file_are_known_or_said_to_be_unknown(tmp_path: Path, con
 def test_the_demo_counts_its_own_files_in_a_home_that_holds_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with a_data_home(tmp_path) as home:
         other = home.file("other.ndjson", [a_call("m1"), a_call("m9"), a_call("m8", type="dance")])
-        run("ingest", other, "--source", "segment", "--tenant", "acme")
-        run("ingest", home.file("theirs.ndjson", [a_call("m1")]), "--source", "segment", "--tenant", "globex")
+        run("ingest", other, "--source", "segment", "--tenant", "acme", "--no-publish")
+        run("ingest", home.file("theirs.ndjson", [a_call("m1")]), "--source", "segment", "--tenant", "globex", "--no-publish")
         sample = home.file(
             "sample.ndjson", [a_call("m1"), a_call("m2"), a_call("m3"), a_call("m3"), a_call("m4", type="dance")]
         )

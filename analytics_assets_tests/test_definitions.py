@@ -1,9 +1,10 @@
 """What Dagster sees when it loads the project: every asset described, every dbt test a gate, and nothing touched."""
 
-import os
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -46,16 +47,47 @@ def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
 
 
-def loading(**environment: str) -> "subprocess.CompletedProcess[str]":
-    """Definitions loaded by a process of their own, as Dagster's code server does."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD],
-        env={**os.environ, **environment},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+# A process that has only imported Dagster, which takes seconds, becomes one that loads the definitions for each line it reads.
+LOADER = f"""
+import json, os, sys, dagster
+for line in sys.stdin:
+    out, environment = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(os.path.join(out, name), os.O_WRONLY | os.O_CREAT), number)
+        os.environ.update(environment)
+        exec({LOAD!r})
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Loading = Callable[..., Loaded]
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loading]:
+    """Definitions loaded by a process of their own under an environment, as Dagster's code server does."""
+    command = [sys.executable, "-W", "ignore", "-c", LOADER]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loader:
+        assert loader.stdin and loader.stdout
+        asked, answers = loader.stdin, loader.stdout
+
+        def load(**environment: str) -> Loaded:
+            out = tmp_path_factory.mktemp("loaded")
+            print(json.dumps([str(out), environment]), file=asked, flush=True)
+            return Loaded(int(answers.readline()), *((out / name).read_text() for name in ("stdout", "stderr")))
+
+        yield load
+        asked.close()
 
 
 # Assets
@@ -182,7 +214,7 @@ def nowhere(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "there" / "is" / "no" / "home"
 
 
-def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
+def test_loading_touches_no_data(loading: Loading, nowhere: Path, tmp_path: Path) -> None:
     loaded = loading(ANALYTICS_HOME=str(nowhere))
     assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +231,7 @@ def test_loading_touches_no_data(nowhere: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
-    nowhere: Path, tmp_path: Path, name: str, text: str, said: str
+    loading: Loading, nowhere: Path, tmp_path: Path, name: str, text: str, said: str
 ) -> None:
     config = a_config(tmp_path / "config")
     (config / name).write_text(text)
@@ -209,14 +241,14 @@ def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
 
 
 @pytest.mark.parametrize("name", ["queues.yaml", "incidents.yaml"])
-def test_a_declaration_that_is_missing_fails_the_load(nowhere: Path, tmp_path: Path, name: str) -> None:
+def test_a_declaration_that_is_missing_fails_the_load(loading: Loading, nowhere: Path, tmp_path: Path, name: str) -> None:
     config = a_config(tmp_path / "config")
     (config / name).unlink()
     loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
     assert f"ConfigError: {name}:1: cannot be read (FileNotFoundError); restore the file" in loaded.stderr
 
 
-def test_the_immediate_tier_may_be_given_a_sensor(nowhere: Path, tmp_path: Path) -> None:
+def test_the_immediate_tier_may_be_given_a_sensor(loading: Loading, nowhere: Path, tmp_path: Path) -> None:
     config = a_config(tmp_path / "config")
     path = config / "freshness.yaml"
     declared = yaml.safe_load(path.read_text())

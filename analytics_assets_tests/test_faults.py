@@ -4,6 +4,7 @@ command, and a disk that is full. Whatever happened, running it again gives the 
 
 import ctypes
 import io
+import json
 import os
 import random
 import resource
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from analytics_assets.warehouse import publish as publishing
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets.warehouse.table import Table
 from analytics_assets_tests.builders import Line, Opener, a_config, an_event, at, write_events
+from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.faults import FORK, ROUNDS, die, run, shown
 
 SEED = 20260311
@@ -121,46 +124,81 @@ def steps_of(line: Line, stage: Callable[[Line], None]) -> list[str]:
     return list(dict.fromkeys(steps))
 
 
-def test_killed_at_each_durable_step_and_run_again_the_tables_are_exact(open_line: Opener, tmp_path: Path) -> None:
-    whole, line = begun(open_line("whole")), begun(open_line("killed"))
-    path = current_path(line.pipeline.home)
+Shown = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A home that has begun, and of a run that nothing disturbed: the steps of each stage, and what readers see at its end."""
+
+    folder: Path
+    steps: dict[str, list[str]]
+    after: Shown
+
+    def copy(self, folder: Path) -> Path:
+        """Its declarations and its home, as `config` and `home`."""
+        shutil.copytree(self.folder / "begun", folder, symlinks=True)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    def make(folder: Path) -> None:
+        config = a_config(folder / "begun" / "config")
+        with Line.at(folder / "begun" / "home", config) as line:
+            begun(line)
+        shutil.copytree(folder / "begun" / "home", folder / "whole", symlinks=True)
+        with Line.at(folder / "whole", config) as line:
+            taken = {stage.__name__: steps_of(line, stage) for stage in STAGES}
+            after = shown(current_path(line.pipeline.home))
+        (folder / "told.json").write_text(json.dumps([taken, after]))
+
+    folder = made_once(tmp_path_factory, "undisturbed", make)
+    steps, after = json.loads((folder / "told.json").read_text())
+    return Undisturbed(folder, steps, {table: (rows, of_rows) for table, (rows, of_rows) in after.items()})
+
+
+@pytest.fixture
+def line(undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Line]:
+    """A line that has begun, of its own."""
+    folder = undisturbed.copy(tmp_path / "killed")
+    with Line.at(folder / "home", folder / "config") as line:
+        yield line
+
+
+def test_killed_at_each_durable_step_and_run_again_the_tables_are_exact(line: Line, undisturbed: Undisturbed) -> None:
+    path, after = current_path(line.pipeline.home), undisturbed.after
     before = shown(path)
-    taken = {stage: steps_of(whole, stage) for stage in STAGES}
-    after = shown(current_path(whole.pipeline.home))
-    for stage, steps in taken.items():
+    for stage in STAGES:
+        steps = undisturbed.steps[stage.__name__]
         # dbt runs before each of the marts is replaced, which takes seconds.
         for step in steps if stage is not marts or ROUNDS > 1 else steps[1::3]:
-            assert run(killed_at, step, line.home, tmp_path / "killed-config", stage) == -signal.SIGKILL, step
+            assert run(killed_at, step, line.home, line.pipeline.settings.config, stage) == -signal.SIGKILL, step
             assert shown(path) in (before, after), step
         stage(line)
-    assert shown(path) == after
+    assert shown(path) == after != before
     assert [file.name.split("-", 1)[1] for file in (line.pipeline.home.received / "acme").iterdir()] == ["second.ndjson"]
     # Each table is replaced by a commit of its own; a publish judges what was not judged before.
-    assert [*map(len, taken.values())] == [4, 4, len(mart_tables()) + 1, 1, 5, 1], taken
+    taken = {stage.__name__: len(undisturbed.steps[stage.__name__]) for stage in STAGES}
+    assert [*taken.values()] == [4, 4, len(mart_tables()) + 1, 1, 5, 1], taken
 
 
-def test_a_load_that_was_killed_is_finished_by_the_next_rebuild(open_line: Opener, tmp_path: Path) -> None:
+def test_a_load_that_was_killed_is_finished_by_the_next_rebuild(line: Line, undisturbed: Undisturbed) -> None:
     """Its events are stored and its row is not: the rebuild must neither overlook its days nor publish without its row."""
-    line, whole = begun(open_line("killed")), begun(open_line("whole"))
-    assert run(killed_at, "commit batches", line.home, tmp_path / "killed-config", land) == -signal.SIGKILL
-    land(whole)
-    for each in (line, whole):
-        each.rebuild()
-        each.publish()
-    assert shown(current_path(line.pipeline.home)) == shown(current_path(whole.pipeline.home))
+    assert run(killed_at, "commit batches", line.home, line.pipeline.settings.config, land) == -signal.SIGKILL
+    line.rebuild()
+    line.publish()
+    assert shown(current_path(line.pipeline.home)) == undisturbed.after
 
 
-def test_users_are_made_before_they_are_shown_when_a_run_was_killed_after_the_marts(open_line: Opener) -> None:
+def test_users_are_made_before_they_are_shown_when_a_run_was_killed_after_the_marts(
+    line: Line, undisturbed: Undisturbed
+) -> None:
     """All days are built then, and nothing but the publish is left to do."""
-    line, whole = begun(open_line("killed")), begun(open_line("whole"))
-    for each in (line, whole):
-        land(each)
-        sessions(each)
-        marts(each)
-    users(whole)
-    for each in (line, whole):
-        each.publish()
-    assert shown(current_path(line.pipeline.home)) == shown(current_path(whole.pipeline.home))
+    for stage in (land, sessions, marts):
+        stage(line)
+    line.publish()
+    assert shown(current_path(line.pipeline.home)) == undisturbed.after
     assert line.publish().changed is False
 
 

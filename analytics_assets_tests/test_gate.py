@@ -19,7 +19,8 @@ from analytics_assets.warehouse.expectation import Expectation
 from analytics_assets.warehouse.publish import PublishRefused, current_version
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import replace_all
-from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of, write_events
+from analytics_assets_tests.builders import DAY, NOON, NOW, Line, Opener, a_config, an_event, at, rows_of, write_events
+from analytics_assets_tests.conftest import made_once
 
 MONEY = next(suite.table for suite in suites() if suite.table.name == "revenue_daily")
 
@@ -37,15 +38,17 @@ def spoil(line: Line, spec: TableSpec, **columns: str) -> None:
     line.pipeline.judge(line.con, line.now, days=[DAY])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data home in which two sales are published, and its declarations."""
-    folder = tmp_path_factory.mktemp("gate")
-    with Line.at(folder / "home", a_config(folder / "config")) as line:
-        line.load([sold("m1"), sold("m2", timestamp=at(5))])
-        line.rebuild()
-        line.publish()
-    return folder
+
+    def make(folder: Path) -> None:
+        with Line.at(folder / "home", a_config(folder / "config")) as line:
+            line.load([sold("m1"), sold("m2", timestamp=at(5))])
+            line.rebuild()
+            line.publish()
+
+    return made_once(tmp_path_factory, "gate", make)
 
 
 @pytest.fixture
@@ -84,20 +87,14 @@ def test_a_refusal_lasts_until_the_day_is_right_again(published: Line) -> None:
     assert published.publish().changed
 
 
-def test_a_warning_holds_nothing_up(published: Line) -> None:
-    published.load([sold("m3", currency="pounds")])
+def test_a_warning_holds_nothing_up_and_shows_rows_at_fault_with_what_identifies_masked(published: Line) -> None:
+    published.load([sold("m3", currency="pounds", user_id="jane@acme.test", anonymous_id="phone-77")])
     published.rebuild()
     assert published.publish().changed
     path = published.home / "published" / "analytics.duckdb"
     assert rows_of(path, "select expectation, severity, tenant, observed from quality_results where success = 'fail'") == [
         ("events_name_their_currency", "warn", "acme", 1.0)
     ]
-
-
-def test_rows_at_fault_are_shown_with_what_identifies_masked(published: Line) -> None:
-    published.load([sold("m3", currency="pounds", user_id="jane@acme.test", anonymous_id="phone-77")])
-    published.rebuild()
-    published.publish()
     failed = [row for row in published.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
     (sample,) = json.loads(failed[0]["samples"])
     # No clean day had either: they may be anything.
@@ -137,16 +134,14 @@ def test_a_category_that_clean_days_have_is_shown(line: Line) -> None:
     for record in (sold("m1", timestamp=at(day=-1)), sold("m2", currency="pounds")):
         line.load([record])
         line.rebuild()
-        line.publish()
+        line.pipeline.judge(line.con, line.now)
     (failed,) = [row for row in line.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
     (sample,) = json.loads(failed["samples"])
     assert (sample["event"], sample["currency"]) == ("Product Ordered", "(6 characters masked)")
 
 
-def test_a_day_that_a_person_declared_holds_nothing_up_any_more(open_line: Opener) -> None:
-    line = open_line()
-    line.load([sold("m1")])
-    line.rebuild()
+def test_a_day_that_a_person_declared_holds_nothing_up_any_more(published: Line) -> None:
+    line = published
     spoil(line, MONEY, revenue="revenue + 1")
     with pytest.raises(PublishRefused):
         line.publish()
@@ -156,33 +151,46 @@ def test_a_day_that_a_person_declared_holds_nothing_up_any_more(open_line: Opene
     assert line.pipeline.gate.refusals(line.con) == []
 
 
-def test_a_batch_of_which_a_fifth_is_rejected_holds_the_publish(published: Line) -> None:
-    published.load([*(sold(f"n{n}", timestamp=at(n)) for n in range(20)), *("no event" for _ in range(10))])
-    published.rebuild()
-    with pytest.raises(PublishRefused, match="batch_rejects_few of batches"):
-        published.publish()
-
-
-def changed_format(line: Line) -> None:
-    """Two thirds of a file come through, and the publish is refused; then another day comes, and a night passes."""
-    path = write_events(line.home / "deliveries" / "changed.ndjson", [*GOOD, *("no event" for _ in range(10))])
-    line.load(path)
-    line.rebuild()
-    with pytest.raises(PublishRefused, match="batch_rejects_few"):
-        line.publish()
-    line.now += timedelta(days=2)
-
-
 GOOD = [sold(f"n{n}", timestamp=at(n)) for n in range(20)]
 MENDED = [sold(f"x{n}", timestamp=at(n)) for n in range(10)]
 
 
+@pytest.fixture(scope="session")
+def refused(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template after a file of which two thirds came through, so that the publish was refused."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(template, folder, symlinks=True)
+        with Line.at(folder / "home", folder / "config") as line:
+            path = write_events(line.home / "deliveries" / "changed.ndjson", [*GOOD, *("no event" for _ in range(10))])
+            line.load(path)
+            line.rebuild()
+            with pytest.raises(PublishRefused, match="batch_rejects_few"):
+                line.publish()
+
+    return made_once(tmp_path_factory, "refused", make)
+
+
+@pytest.fixture
+def changed_format(refused: Path, tmp_path: Path) -> Iterator[Line]:
+    """A refused publish, and then two nights."""
+    shutil.copytree(refused, tmp_path / "refused", symlinks=True)
+    with Line.at(tmp_path / "refused" / "home", tmp_path / "refused" / "config", NOW + timedelta(days=2)) as line:
+        yield line
+
+
+def test_a_batch_of_which_a_fifth_is_rejected_holds_the_publish(changed_format: Line) -> None:
+    with pytest.raises(PublishRefused, match="batch_rejects_few of batches"):
+        changed_format.publish()
+    assert current_version(changed_format.pipeline.home) == 1
+
+
 @pytest.mark.parametrize("name", ["changed.ndjson", "mended.ndjson"])
-def test_a_file_that_is_sent_again_whole_holds_nothing_up_any_more(published: Line, name: str) -> None:
-    changed_format(published)
-    published.load(write_events(published.home / "again" / name, [*GOOD, *MENDED]))
-    published.rebuild()
-    assert published.publish().changed
+def test_a_file_that_is_sent_again_whole_holds_nothing_up_any_more(changed_format: Line, name: str) -> None:
+    line = changed_format
+    line.load(write_events(line.home / "again" / name, [*GOOD, *MENDED]))
+    line.rebuild()
+    assert line.publish().changed
 
 
 def test_a_wholly_rejected_file_is_not_set_right_by_the_next_one_of_its_name(published: Line) -> None:
@@ -193,13 +201,10 @@ def test_a_wholly_rejected_file_is_not_set_right_by_the_next_one_of_its_name(pub
         published.publish()
 
 
-def test_the_events_of_a_delivery_that_failed_today_are_not_learned_from_today(published: Line) -> None:
-    published.load([*GOOD, *("no event" for _ in range(10))])
-    published.rebuild()
-    published.pipeline.judge(published.con, published.now)
-    gate, next_day = published.pipeline.gate, DAY + timedelta(days=1)
-    history = gate._history(published.con, next_day, published.now)
-    assert ("acme", DAY) not in history.clean
+def test_the_events_of_a_delivery_that_failed_today_are_not_learned_from_today(changed_format: Line, published: Line) -> None:
+    for line, learned_from in ((published, True), (changed_format, False)):
+        history = line.pipeline.gate._history(line.con, DAY + timedelta(days=1), NOW)
+        assert (("acme", DAY) in history.clean) == learned_from
 
 
 def test_half_a_day_is_not_held_against_whole_days() -> None:
@@ -212,14 +217,15 @@ def test_a_tenant_whose_files_come_in_the_morning_holds_nobody_up_in_the_night(o
     """acme's days come each in a file of the next morning; globex sends all the time."""
     line = open_line()
     line.now = at(day=35) + timedelta(hours=13)
-    for number in range(36):
-        for tenant, count in (("acme", 100), ("globex", 3)):
-            if (tenant, number) != ("acme", 35):
-                line.load(
-                    [sold(f"{tenant}-{number}-{n}", tenant_id=tenant, timestamp=at(n, day=number)) for n in range(count)],
-                    tenant=tenant,
-                )
-    line.now = at(day=35) + timedelta(hours=13)
+    for tenant, days_told, a_day in (("acme", 35, 100), ("globex", 36, 3)):
+        line.load(
+            [
+                sold(f"{tenant}-{number}-{n}", tenant_id=tenant, timestamp=at(n, day=number))
+                for number in range(days_told)
+                for n in range(a_day)
+            ],
+            tenant=tenant,
+        )
     line.rebuild()
     version, days = line.pipeline.built_version(), [DAY + timedelta(days=n) for n in range(36)]
     for window in (days[:-1], days[-1:]):
@@ -235,12 +241,11 @@ def test_a_tenant_whose_files_come_in_the_morning_holds_nobody_up_in_the_night(o
     }  # fmt: skip
 
 
-def test_another_file_of_the_tenant_does_not_set_right_what_waits_rejected(published: Line) -> None:
-    changed_format(published)
-    published.load([sold(f"other{n}", timestamp=at(n)) for n in range(40)])
-    published.rebuild()
+def test_another_file_of_the_tenant_does_not_set_right_what_waits_rejected(changed_format: Line) -> None:
+    changed_format.load([sold(f"other{n}", timestamp=at(n)) for n in range(40)])
+    changed_format.rebuild()
     with pytest.raises(PublishRefused, match="batch_rejects_few"):
-        published.publish()
+        changed_format.publish()
 
 
 def test_what_was_replayed_holds_nothing_up_any_more_also_where_it_brought_no_event(published: Line, tmp_path: Path) -> None:
@@ -263,7 +268,7 @@ def test_a_column_that_no_source_declares_is_warned_of(published: Line) -> None:
     path.write_text("tenant_id,message_id,event,timestamp,colour\nacme,w1,Seen,2026-03-10T12:30:00Z,red\n")
     assert published.load(path).undeclared == "colour"
     published.rebuild()
-    published.publish()
+    published.pipeline.judge(published.con, published.now)
     failed = [row["expectation"] for row in published.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
     assert failed == ["batch_has_declared_columns_only"]
 
@@ -272,7 +277,7 @@ def test_what_was_judged_before_its_day_was_over_is_judged_again_afterwards(line
     line.load([sold("m1")])
     line.rebuild()
     line.now = NOON + timedelta(hours=1)
-    line.publish()
+    line.pipeline.judge(line.con, line.now)
     assert line.pipeline.gate.pending(line.con, line.now) == []
     assert line.pipeline.gate.pending(line.con, NOON + timedelta(days=1)) == [DAY]
 
@@ -280,7 +285,7 @@ def test_what_was_judged_before_its_day_was_over_is_judged_again_afterwards(line
 def test_judging_a_day_leaves_the_verdicts_on_other_days(published: Line) -> None:
     published.load([sold("later", timestamp=at(day=1))])
     published.rebuild()
-    published.publish()
+    published.pipeline.judge(published.con, published.now)
     before = [row for row in published.dicts(QUALITY_RESULTS) if row["partition"] == DAY and row["table"] == "events"]
     published.pipeline.judge(published.con, published.now, days=[DAY + timedelta(days=1)])
     after = [row for row in published.dicts(QUALITY_RESULTS) if row["partition"] == DAY and row["table"] == "events"]

@@ -16,7 +16,7 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.pipeline import Waiting
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets_tests.builders import DELIVERY, NOON, NOW, RETAIL, SNOWPLOW, Line, an_event, digest, rows_of
+from analytics_assets_tests.builders import DELIVERY, NOW, RETAIL, SNOWPLOW, Line, an_event, digest, rows_of
 from analytics_assets_tests.conftest import Retail, made_once
 
 RECEIVED, REJECTED_ROWS, ACCEPTED, STORED = 541_909, 2_517, 539_392, 534_129
@@ -205,78 +205,75 @@ def test_rebuilding_some_days_again_equals_the_full_build(retail: Retail, tmp_pa
 # The stages together, on the small sample
 
 
-@pytest.fixture
-def snowplow(tmp_path: Path) -> Iterator[Line]:
-    with Line.at(tmp_path / "home", now=utc_now()) as line:
+def build_small(folder: Path) -> None:
+    with Line.at(folder / "loaded", now=utc_now()) as line:
         line.load(SNOWPLOW, "snowplow", "snowplow-web")
+    shutil.copytree(folder / "loaded", folder / "built")
+    with Line.at(folder / "built", now=utc_now()) as line:
+        line.rebuild()
+        line.pipeline.judge(line.con, line.now)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small sample in two homes: `loaded`, and `built` and judged, so that only the publish is left."""
+    return made_once(tmp_path_factory, "small", build_small)
+
+
+@pytest.fixture
+def loaded(small: Path, tmp_path: Path) -> Iterator[Line]:
+    with Line.at(shutil.copytree(small / "loaded", tmp_path / "home"), now=utc_now()) as line:
         yield line
 
 
-def test_nothing_is_published_while_days_wait_for_a_rebuild(snowplow: Line, tmp_path: Path) -> None:
-    snowplow.sessions()
+@pytest.fixture
+def built(small: Path, tmp_path: Path) -> Iterator[Line]:
+    with Line.at(shutil.copytree(small / "built", tmp_path / "home"), now=utc_now()) as line:
+        yield line
+
+
+def test_nothing_is_published_while_days_wait_for_a_rebuild(loaded: Line) -> None:
+    loaded.sessions()
     with pytest.raises(Waiting, match="13 days wait for a rebuild"):
-        snowplow.publish()
-    snowplow.rebuild()
-    assert snowplow.publish().rows["events"] == 157
+        loaded.publish()
+    loaded.rebuild()
+    assert loaded.publish().rows["events"] == 157
 
 
-def test_what_arrives_during_a_rebuild_is_published_with_the_next_one(snowplow: Line) -> None:
-    """Readers see the events that the sessions were built from, not later ones."""
-    snowplow.rebuild()
-    text = SNOWPLOW.read_text()
-    late = snowplow.home / "late.csv"
-    late.write_text(text.replace("9e983d4a-e07c-4858-8e97-bdb7feb31241", "another-message-id"))
-    assert snowplow.load(late, "snowplow", "snowplow-web").events == 1
-    path = snowplow.publish().path
-    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 1)]
-    snowplow.rebuild()
-    path = snowplow.publish().path
-    assert rows_of(path, "select (select count(*) from events), (select count(*) from batches)") == [(158, 2)]
-
-
-def test_a_delivery_that_brings_nothing_new_is_listed_by_the_next_publish(snowplow: Line) -> None:
-    snowplow.rebuild()
-    first = snowplow.publish()
-    again = snowplow.home / "again.csv"
-    again.write_text(SNOWPLOW.read_text() + "\n")
-    assert snowplow.load(again, "snowplow", "snowplow-web").events == 0
-    second = snowplow.publish()
-    assert rows_of(second.path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 2)]
-    assert (second.version, snowplow.publish().changed) == (first.version + 1, False)
-
-
-def test_readers_see_rejected_records_together_with_their_batch(snowplow: Line) -> None:
-    snowplow.rebuild()
-    late = snowplow.home / "late.csv"
+def test_what_arrives_during_a_rebuild_is_published_with_the_next_one(built: Line) -> None:
+    """Readers see the events that the sessions were built from, not later ones, and rejected records with their batch."""
+    late = built.home / "late.csv"
     text = SNOWPLOW.read_text().replace("9e983d4a-e07c-4858-8e97-bdb7feb31241", "another-message-id")
     late.write_text(text + "no event\n")
-    assert snowplow.load(late, "snowplow", "snowplow-web").rejected == 1
-    counts = "select (select count(*) from rejected_events), (select count(*) from batches)"
-    assert rows_of(snowplow.publish().path, counts) == [(0, 1)]
-    snowplow.rebuild()
-    assert rows_of(snowplow.publish().path, counts) == [(1, 2)]
+    report = built.load(late, "snowplow", "snowplow-web")
+    assert (report.events, report.rejected) == (1, 1)
+    counts = "select (select count(*) from events), (select count(*) from rejected_events), (select count(*) from batches)"
+    assert rows_of(built.publish().path, counts) == [(157, 0, 1)]
+    built.rebuild()
+    assert rows_of(built.publish().path, counts) == [(158, 1, 2)]
 
 
-def test_a_clock_that_runs_ahead_does_not_make_data_look_fresher(line: Line) -> None:
+def test_a_version_names_how_far_its_data_reach_and_the_next_one_a_delivery_that_brings_nothing_new(built: Line) -> None:
+    first = built.publish()
+    latest = rows_of(first.path, "select max(timestamp) from events")
+    assert rows_of(first.path, """select data_through from published_tables where "table" = 'events'""") == latest
+    again = built.home / "again.csv"
+    again.write_text(SNOWPLOW.read_text() + "\n")
+    assert built.load(again, "snowplow", "snowplow-web").events == 0
+    second = built.publish()
+    assert rows_of(second.path, "select (select count(*) from events), (select count(*) from batches)") == [(157, 2)]
+    assert (second.version, built.publish().changed) == (first.version + 1, False)
+
+
+def test_neither_a_clock_that_runs_ahead_nor_a_delivery_without_an_event_makes_data_look_fresher(line: Line) -> None:
+    reach = "select distinct data_through from published_tables"
     line.load([an_event(), an_event("ahead", timestamp=NOW + timedelta(hours=20), received_at=NOW)])
     line.rebuild()
-    reach = rows_of(line.publish().path, "select distinct data_through from published_tables")
-    assert reach == [(NOW,)]
-
-
-def test_a_delivery_without_an_event_does_not_make_data_look_fresher(line: Line) -> None:
-    line.load([an_event()])
-    line.rebuild()
+    assert rows_of(line.publish().path, reach) == [(NOW,)]
+    line.now += timedelta(hours=1)
     line.load(["no json"])
-    reach = rows_of(line.publish().path, "select (select max(timestamp) from events), max(data_through) from published_tables")
-    assert reach == [(NOON, NOON)]
-
-
-def test_a_published_version_names_how_far_its_data_reach(snowplow: Line) -> None:
-    snowplow.rebuild()
-    path = snowplow.publish().path
-    latest = rows_of(path, "select max(timestamp) from events")
-    assert rows_of(path, """select data_through from published_tables where "table" = 'events'""") == latest
+    again = line.publish()
+    assert again.changed and rows_of(again.path, reach) == [(NOW,)]
 
 
 def test_the_columns_that_tell_of_the_delivery_are_the_only_ones_left_out_here() -> None:

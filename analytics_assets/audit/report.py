@@ -1,6 +1,6 @@
 """Reports from the audit log: acts by person, by subject, since when. An act is one line, however many entries it has."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,12 +11,12 @@ from analytics_assets.audit.outside import Key
 
 @dataclass(frozen=True)
 class Wanted:
-    """Acts that meet all that is given. `actor` is a user of this machine; `subject` an identifier of a person of `tenant`."""
+    """Acts that meet all that is given. `actor`: a user of this machine; `names`: what a person of `tenant` may be named by."""
 
     actor: str | None = None
     action: str | None = None
     tenant: str | None = None
-    subject: str | None = None
+    names: Collection[str] = ()
     since: datetime | None = None
 
 
@@ -67,7 +67,7 @@ def report(chain: Chain, wanted: Wanted) -> list[Told]:
         begun.details.update(said.get("details", {}))
         begun.subjects += len(said.get("subjects", [])) + int(said.get("subjects_left_out", 0))
         begun.subjects_left_out += int(said.get("subjects_left_out", 0))
-        if wanted.subject is not None:
+        if wanted.names:
             if entry.key not in keys:
                 keys[entry.key] = chain.outside.key(entry.key)
             begun.names_subject |= _names(said, keys[entry.key], wanted)
@@ -89,14 +89,14 @@ def _begun(entry: Entry) -> Told:
 
 def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:
     """Whether an entry names the person: as of the tenant, or where nobody said whose."""
-    if key is None or wanted.subject is None:
-        return False
     named = set(said.get("subjects", []))
-    return any(key.subject(tenant, wanted.subject) in named for tenant in (wanted.tenant, None))
+    if key is None or not named:
+        return False
+    return any(key.subject(tenant, name) in named for tenant in (wanted.tenant, None) for name in wanted.names)
 
 
 def _is_about(act: Told, wanted: Wanted) -> bool:
-    if wanted.subject is not None:
+    if wanted.names:
         # An act that nobody said the tenant of may be about this one.
         if not act.names_subject or act.tenant not in ("", wanted.tenant):
             return False

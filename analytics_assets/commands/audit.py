@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.audit.log import ACTIONS, utc_now
-from analytics_assets.commands.common import DONE, FAILED, audit_log, echo_json, json_option, settings
+from analytics_assets.commands.common import DONE, FAILED, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 
@@ -158,7 +158,9 @@ def accept(reason: str) -> int:
 @click.option("--actor", help="Only of this user of the machine.")
 @click.option("--action", type=click.Choice(ACTIONS), help="Only such acts.")
 @click.option("--tenant", help="Only about this tenant.")
-@click.option("--subject", help="Only what names this person: a user id, a device id, or another identifier. Needs --tenant.")
+@click.option(
+    "--subject", help="Only what names this person: an identifier (user id, device id) or a pseudonym. Needs --tenant."
+)
 @click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Only from then on (UTC).")
 @click.option("--last", type=click.IntRange(1), default=50, show_default=True, help="So many, the newest; JSON has all.")
 @json_option
@@ -172,12 +174,14 @@ def report(
 
     if subject is not None and tenant is None:
         raise click.UsageError("--subject needs --tenant: the same identifier is somebody else for another tenant")
-    log = audit_log()
-    if subject is not None:
+    log, names = audit_log(), list[str]()
+    if subject is not None and tenant is not None:
+        # Tables show pseudonyms, so that most of what was looked at names those.
+        names = pipeline().pseudonyms.names(tenant, subject)
         # Whoever looks somebody up is recorded, here too.
         log.record("report", tenant=tenant, subjects=[(tenant, subject)])
     chain = log.chain
-    found = reported(chain, Wanted(actor, action, tenant, subject, since))
+    found = reported(chain, Wanted(actor, action, tenant, names, since))
     more = unnamed(reported(chain, Wanted(actor, action, since=since))) if subject is not None else []
     if as_json:
         echo_json({"acts": [asdict(act) for act in found], "may_name_them_too": [act.entry for act in more]})

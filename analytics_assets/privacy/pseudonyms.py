@@ -303,6 +303,16 @@ class Pseudonyms:
             raise UserError(f"no pseudonym of '{tenant}' was made yet; its first load with identifiers makes a key")
         return pseudonym(key, value)
 
+    def names(self, tenant: str, value: str) -> list[str]:
+        """All that whoever `value` names may be named by: the identifier, and its pseudonym under every key there is.
+
+        `value` is an identifier, or a pseudonym that the raw store knows. Raises UserError if the keys cannot be read.
+        """
+        known = self.values(tenant, [value]) if re.fullmatch(FORM, value) else {}
+        identifier = known.get(value, value)
+        made = [pseudonym(key, identifier) for key in self.keyring.keys(tenant)]
+        return list(dict.fromkeys([value, identifier, *made]))
+
 
 class _Read:
     """The taxonomy as it stands now; read again when the file changed: a person labels a key while a process waits."""

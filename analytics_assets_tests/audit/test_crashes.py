@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analytics_assets.audit.outside import Outside
 from analytics_assets_tests.audit.logs import Log, add_all, add_on_a_full_disk, add_until_killed
-from analytics_assets_tests.faults import FORK, run
+from analytics_assets_tests.faults import FORK, ROUNDS, run
 
 WRITERS, EACH, KILLS = 4, 25, 8
 
@@ -64,7 +64,7 @@ def test_writers_at_once_make_one_chain_with_the_entries_of_all_in_their_order(l
     assert log.verify().entries == WRITERS * EACH
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), garbage=st.sampled_from([b"", b"\0" * 50]))
 def test_a_line_torn_at_any_place_by_a_crash_is_told_from_a_change_and_repaired(
     tmp_path_factory: pytest.TempPathFactory, share: float, garbage: bytes

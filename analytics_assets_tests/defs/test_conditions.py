@@ -22,6 +22,7 @@ from analytics_assets.quality.results import keep
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import Line, at
+from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.defs.home import REPOSITORY, DataHome, a_call, a_data_home
 
 # Dagster warns of what its own tester uses.
@@ -31,7 +32,7 @@ BACKFILL = {"analytics/queue": "heavy", "dagster/priority": "-1"}
 SESSIONS, PUBLISHED = dg.AssetKey("sessions"), dg.AssetKey("analytics_duckdb")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def definitions() -> dg.Definitions:
     return build_definitions()
 
@@ -97,15 +98,17 @@ def automation(tmp_path: Path, definitions: dg.Definitions) -> Iterator[Automati
         yield Automation(home, instance, definitions)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, definitions: dg.Definitions) -> Path:
     """A data home in which acme's delivery of noon is published."""
-    folder = tmp_path_factory.mktemp("published")
-    with a_data_home(folder) as home, dg.DagsterInstance.ephemeral() as instance:
-        automation = Automation(home, instance, definitions)
-        automation.load("2026-03-10", now=at())
-        automation.rebuild(at())
-    return folder / "home"
+
+    def make(folder: Path) -> None:
+        with a_data_home(folder) as home, dg.DagsterInstance.ephemeral() as instance:
+            automation = Automation(home, instance, definitions)
+            automation.load("2026-03-10", now=at())
+            automation.rebuild(at())
+
+    return made_once(tmp_path_factory, "conditions", make) / "home"
 
 
 @pytest.fixture

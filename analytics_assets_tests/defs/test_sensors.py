@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import rollback
 from analytics_assets.warehouse.table import replace_all
 from analytics_assets_tests.builders import NOW, Line, a_config, an_event, rows_of, write_events
+from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home
 
 NOTHING = "no file waits in a landing folder"
@@ -34,6 +36,36 @@ SOON = [*PROMISES.tables.values()].count("near_real_time")
 def home(tmp_path: Path) -> Iterator[DataHome]:
     with a_data_home(tmp_path) as home:
         yield home
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data homes with acme's delivery of one day: `built/home`, and `published/home`."""
+
+    def make(folder: Path) -> None:
+        with a_data_home(folder / "built") as home:
+            load(home, "2025-03-10")
+            with Line.at(home.root, home.settings.config) as line:
+                line.rebuild()
+        with a_data_home(folder / "published") as home:
+            shutil.copytree(folder / "built" / "home", home.root)
+            publish_all(home)
+
+    return made_once(tmp_path_factory, "sensors", make)
+
+
+@pytest.fixture
+def built(home: DataHome, templates: Path) -> DataHome:
+    """The home with a day that is built and judged by nobody."""
+    shutil.copytree(templates / "built" / "home", home.root, dirs_exist_ok=True)
+    return home
+
+
+@pytest.fixture
+def published(home: DataHome, templates: Path) -> DataHome:
+    """The home with a day that readers see."""
+    shutil.copytree(templates / "published" / "home", home.root, dirs_exist_ok=True)
+    return home
 
 
 @pytest.fixture
@@ -228,10 +260,8 @@ def test_a_sensor_leaves_to_automation_what_is_due_and_starts_what_is_overdue(ho
     assert len(tiers.look("hourly", due + timedelta(minutes=2), overdue=True)) == 1
 
 
-def test_a_sensor_publishes_nothing_that_a_failed_check_holds(home: DataHome, tiers: Tiers) -> None:
-    load(home, "2025-03-10")
-    with Line.at(home.root, home.settings.config) as line:
-        line.rebuild()
+def test_a_sensor_publishes_nothing_that_a_failed_check_holds(built: DataHome, tiers: Tiers) -> None:
+    with Line.at(built.root, built.settings.config) as line:
         judged = line.pipeline.judge(line.con, NOW)
         worst = next(result for result in judged if result.table == "events" and result.severity == "block")
         verdicts = [replace(result, success="fail") if result is worst else result for result in judged]
@@ -240,7 +270,7 @@ def test_a_sensor_publishes_nothing_that_a_failed_check_holds(home: DataHome, ti
         said = tiers.look("near_real_time", NOW + timedelta(hours=1), overdue=overdue)
         assert str(said).startswith("a check holds the publish: ")
     # New days are rebuilt: only that can set the day right.
-    load(home, "2025-03-11")
+    load(built, "2025-03-11")
     assert ranges_of(tiers.look("near_real_time", NOW + timedelta(hours=1))) == [("2025-03-11", "2025-03-11")]
 
 
@@ -264,9 +294,7 @@ def test_the_sensor_sees_the_run_that_is_going(home: DataHome, instance: dg.Dags
     assert ranges_of(ask(sensor, instance)) == [("2025-03-10", "2025-03-10")]
 
 
-def test_what_is_published_is_not_asked_for_again(home: DataHome, tiers: Tiers) -> None:
-    load(home, "2025-03-10")
-    publish_all(home)
+def test_what_is_published_is_not_asked_for_again(published: DataHome, tiers: Tiers) -> None:
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} fresh, {SOON} empty"
 
 
@@ -309,13 +337,12 @@ def test_a_clock_that_went_back_holds_nothing_up(home: DataHome, tiers: Tiers) -
     assert len(tiers.look("near_real_time", NOW)) == 1
 
 
-def test_held_publishing_starts_nothing_and_says_so(home: DataHome, tiers: Tiers) -> None:
-    for day in ("2025-03-10", "2025-03-11"):
-        load(home, day)
-        publish_all(home)
+def test_held_publishing_starts_nothing_and_says_so(published: DataHome, tiers: Tiers) -> None:
+    load(published, "2025-03-11")
+    publish_all(published)
     rollback(tiers.stages.home, None, now=NOW, reason="wrong prices")
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} held, {SOON} empty"
-    publish_all(home)
+    publish_all(published)
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} fresh, {SOON} empty"
 
 
@@ -325,10 +352,7 @@ def test_a_paused_tenant_starts_nothing(home: DataHome, tiers: Tiers) -> None:
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} paused, {SOON} empty"
 
 
-def test_what_is_built_but_not_published_is_published(home: DataHome, tiers: Tiers) -> None:
-    load(home, "2025-03-10")
-    with Line.at(home.root, home.settings.config) as line:
-        line.rebuild()
+def test_what_is_built_but_not_published_is_published(built: DataHome, tiers: Tiers) -> None:
     (request,) = tiers.look("near_real_time", NOW)
     assert isinstance(request, dg.RunRequest)
     assert request.job_name == "publish"
@@ -359,25 +383,22 @@ def test_what_failed_is_not_tried_again_at_once(home: DataHome, tiers: Tiers) ->
     assert len(tiers.look("near_real_time", NOW, failed=True)) == 2
 
 
-def test_a_kept_promise_is_reported_again_and_again_and_a_broken_one_once(home: DataHome, tiers: Tiers) -> None:
+def test_a_kept_promise_is_reported_again_and_again_and_a_broken_one_once(built: DataHome, tiers: Tiers) -> None:
     """Dagster's own policy turns red when the beat stops."""
     kinds: list[list[str]] = []
-    load(home, "2025-03-10")
     for minutes in (0, 1, 3, 6, 7):
         tiers.look("near_real_time", NOW + timedelta(minutes=minutes), going="refresh")
         kinds.append([type(event).__name__ for event in tiers.events["near_real_time"]])
     beat, verdict = "AssetMaterialization", "AssetCheckEvaluation"
     assert kinds == [[verdict, beat], [], [beat], [verdict], []]
-    publish_all(home)
+    publish_all(built)
     tiers.look("near_real_time", NOW + timedelta(minutes=8))
     assert [type(event).__name__ for event in tiers.events["near_real_time"]] == [verdict, beat]
 
 
-def test_the_status_of_every_tenant_and_table_is_published(home: DataHome, tiers: Tiers) -> None:
-    load(home, "2025-03-10")
-    publish_all(home)
+def test_the_status_of_every_tenant_and_table_is_published(templates: Path) -> None:
     rows = rows_of(
-        home.root / "published" / "analytics.duckdb",
+        templates / "published" / "home" / "published" / "analytics.duckdb",
         "select tenant_id, tier, state, count(*), max(data_through) from freshness_status group by all order by all",
     )
     assert rows == [

@@ -15,6 +15,7 @@ from analytics_assets.labelling import derived_tables, lineage
 from analytics_assets.privacy.labels import Lineage
 from analytics_assets.privacy.lineage import ROWS, Relation, Traced, Unresolved, relation_of
 from analytics_assets.settings import SessionRules
+from analytics_assets_tests.faults import ROUNDS
 from analytics_assets_tests.privacy.flows import Outputs, Row, renamed, tables_of
 
 T = Relation({name: frozenset({f"t.{name}"}) for name in "abcd"}, frozenset({"t.*"}))
@@ -113,7 +114,7 @@ def one_thread() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30 * ROUNDS, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(_STEPS), st.permutations(VALUES)), min_size=1, max_size=3),
     st.lists(st.tuples(*[_TEXT] * 5), min_size=2, max_size=6),

@@ -17,6 +17,7 @@ from analytics_assets.sessions.build import build_sessions, window
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS
 from analytics_assets.settings import SessionRules
 from analytics_assets_tests.builders import DAY, NOON, a_view, an_event, at
+from analytics_assets_tests.faults import ROUNDS
 
 Event = dict[str, Any]
 Rows = list[tuple[Any, ...]]
@@ -344,7 +345,7 @@ def is_ping(event: Event) -> bool:
     return event["event"] == "page_ping" and "page_view_id" in event
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12 * ROUNDS, deadline=None)
 @given(events=visits(), seed=st.integers(0, 10**6))
 def test_sessions_are_what_the_definition_says_however_they_are_built(events: list[Event], seed: int) -> None:
     rng = random.Random(seed)
@@ -367,7 +368,7 @@ def test_sessions_are_what_the_definition_says_however_they_are_built(events: li
     assert pieces.rows == whole.rows
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15 * ROUNDS, deadline=None)
 @given(events=visits())
 def test_every_event_is_in_one_session_or_set_aside(events: list[Event]) -> None:
     tables = built(*events)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.sessions.build import merge_identities
 from analytics_assets.sessions.tables import IDENTITIES, SESSIONS, USERS
-from analytics_assets_tests.builders import Line, Opener, a_view, an_event, at, rows_of
+from analytics_assets_tests.builders import Line, a_config, a_view, an_event, at, rows_of
+from analytics_assets_tests.conftest import made_once
+from analytics_assets_tests.faults import ROUNDS
 
 Event = dict[str, Any]
+PeopleOf = Callable[[str, str], list[tuple[Any, ...]]]
 
 
 def an_identify(message_id: str, user: str, device: str = "device-1", **changes: Any) -> Event:
@@ -125,58 +129,75 @@ def test_the_latest_sight_wins_in_whatever_order_days_are_built(line: Line, orde
     assert line.rows(IDENTITIES, columns="from_id, user_id") == [("device-1", "u2")]
 
 
-def test_the_published_events_and_sessions_bear_the_stitched_user_and_person(open_line: Opener) -> None:
-    line = open_line()
-    line.load([an_event("1", timestamp=at(-300)), an_identify("2", "u1"), an_event("3", anonymous_id="device-2")])
-    line.rebuild()
-    path = line.publish().path
-    assert rows_of(path, "select user_id, person_id from sessions order by started_at, 2") == [
+# What is published of them: a tenant a test, and one publish for all
+
+STITCHED = [an_event("1", timestamp=at(-300)), an_identify("2", "u1"), an_event("3", anonymous_id="device-2")]
+ODD = [" ", "\t\n", "\x01", "\x1f", "\u202e", "'; drop table users; --", "device:device-1"]
+ODD_BY_TENANT = {f"tenant-{n}": odd for n, odd in enumerate(ODD)}
+WEB = [
+    an_event("1", event="Product Viewed", anonymous_id="phone", timestamp=at(-600)),
+    a_view("2", anonymous_id="phone", timestamp=at(-590)),
+    an_identify("3", "old", "phone", timestamp=at(-300)),
+    an_alias("4", "old", "new", timestamp=at(-200)),
+    an_alias("5", "a", "b"),
+    an_alias("6", "b", "a", timestamp=at(100)),
+    an_event("7", event="Product Viewed", user_id="phone", anonymous_id="laptop"),
+    a_view("8", user_id="b", anonymous_id="tablet"),
+    a_view("9", anonymous_id="new"),
+    an_event("10", event="Product Viewed", anonymous_id="a"),
+]
+
+
+def publish_people(folder: Path) -> None:
+    tenants = ["stitched", "web", *ODD_BY_TENANT]
+    with Line.at(folder / "home", a_config(folder / "config", tenants=tenants)) as line:
+        for tenant, events in (("stitched", STITCHED), ("web", WEB)):
+            line.load([{**event, "tenant_id": tenant} for event in events])
+        for tenant, odd in ODD_BY_TENANT.items():
+            line.load(
+                [
+                    an_identify("1", odd, tenant_id=tenant),
+                    an_alias("2", odd, "u1", timestamp=at(300), tenant_id=tenant),
+                    an_event("3", anonymous_id=odd, session_id=odd, tenant_id=tenant),
+                    an_alias("4", "u2", odd, timestamp=at(600), tenant_id=tenant),
+                ]
+            )
+        line.rebuild()
+        line.publish()
+
+
+@pytest.fixture(scope="session")
+def people_of(tmp_path_factory: pytest.TempPathFactory) -> PeopleOf:
+    """Rows of a query on what is published of a tenant, whose tables are called `users`, `sessions` and so on."""
+    path = made_once(tmp_path_factory, "people", publish_people) / "home" / "published" / "analytics.duckdb"
+
+    def rows(tenant: str, query: str) -> list[tuple[Any, ...]]:
+        tables = ("users", "sessions", "page_views", "cohort_retention_weekly", "funnel_daily")
+        of_tenant = (f"{name} as (select * from main.{name} where tenant_id = '{tenant}')" for name in tables)
+        return rows_of(path, f"with {', '.join(of_tenant)} {query}")
+
+    return rows
+
+
+def test_the_published_events_and_sessions_bear_the_stitched_user_and_person(people_of: PeopleOf) -> None:
+    assert people_of("stitched", "select user_id, person_id from sessions order by started_at, 2") == [
         ("u1", "u1"),
         (None, "device:device-2"),
         ("u1", "u1"),
     ]
-    assert rows_of(path, "select person_id, sessions from users order by 1") == [("device:device-2", 1), ("u1", 2)]
+    assert people_of("stitched", "select person_id, sessions from users order by 1") == [("device:device-2", 1), ("u1", 2)]
 
 
-ODD = [" ", "\t\n", "\x01", "\x1f", "\u202e", "'; drop table users; --", "device:device-1"]
+@pytest.mark.parametrize("tenant", ODD_BY_TENANT)
+def test_an_odd_id_goes_the_whole_way(people_of: PeopleOf, tenant: str) -> None:
+    assert people_of(tenant, "select sum(sessions), sum(events) from users") == [(4, 4)]
 
 
-def test_an_odd_id_goes_the_whole_way(open_line: Opener) -> None:
-    odd_by_tenant = {f"tenant-{n}": odd for n, odd in enumerate(ODD)}
-    line = open_line(tenants=list(odd_by_tenant))
-    for tenant, odd in odd_by_tenant.items():
-        line.load(
-            [
-                an_identify("1", odd, tenant_id=tenant),
-                an_alias("2", odd, "u1", timestamp=at(300), tenant_id=tenant),
-                an_event("3", anonymous_id=odd, session_id=odd, tenant_id=tenant),
-                an_alias("4", "u2", odd, timestamp=at(600), tenant_id=tenant),
-            ]
-        )
-    line.rebuild()
-    found = rows_of(line.publish().path, "select tenant_id, sum(sessions), sum(events) from users group by all order by 1")
-    assert found == [(tenant, 4, 4) for tenant in odd_by_tenant]
+def test_sessions_page_views_users_and_marts_speak_of_the_same_people(people_of: PeopleOf) -> None:
+    def of_web(query: str) -> list[tuple[Any, ...]]:
+        return people_of("web", query)
 
-
-def test_sessions_page_views_users_and_marts_speak_of_the_same_people(open_line: Opener) -> None:
-    line = open_line()
-    line.load(
-        [
-            an_event("1", event="Product Viewed", anonymous_id="phone", timestamp=at(-600)),
-            a_view("2", anonymous_id="phone", timestamp=at(-590)),
-            an_identify("3", "old", "phone", timestamp=at(-300)),
-            an_alias("4", "old", "new", timestamp=at(-200)),
-            an_alias("5", "a", "b"),
-            an_alias("6", "b", "a", timestamp=at(100)),
-            an_event("7", event="Product Viewed", user_id="phone", anonymous_id="laptop"),
-            a_view("8", user_id="b", anonymous_id="tablet"),
-            a_view("9", anonymous_id="new"),
-            an_event("10", event="Product Viewed", anonymous_id="a"),
-        ]
-    )
-    line.rebuild()
-    path = line.publish().path
-    assert rows_of(path, "select person_id, sessions, page_views from users order by all") == [
+    assert of_web("select person_id, sessions, page_views from users order by all") == [
         ("a", 4, 1),
         ("device:new", 1, 1),
         ("new", 3, 1),
@@ -184,14 +205,14 @@ def test_sessions_page_views_users_and_marts_speak_of_the_same_people(open_line:
     ]
     of_users = "select person_id, user_id, sessions, events, page_views from users order by all"
     of_sessions = "select person_id, user_id, count(*), sum(events), sum(page_views) from sessions group by all order by all"
-    assert rows_of(path, of_users) == rows_of(path, of_sessions)
-    assert rows_of(path, "select user_id, count(*) from page_views group by all order by all") == [
+    assert of_web(of_users) == of_web(of_sessions)
+    assert of_web("select user_id, count(*) from page_views group by all order by all") == [
         ("a", 1),
         ("new", 1),
         (None, 1),
     ]
-    assert rows_of(path, "select cohort_users from cohort_retention_weekly") == [(3,)]
-    assert rows_of(path, "select people from funnel_daily where funnel = 'shop' and step = 1") == [(3,)]
+    assert of_web("select cohort_users from cohort_retention_weekly") == [(3,)]
+    assert of_web("select people from funnel_daily where funnel = 'shop' and step = 1") == [(3,)]
 
 
 # Any web of identities
@@ -229,7 +250,7 @@ def followed(web: Web, user: str) -> str:
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30 * ROUNDS, deadline=None)
 @given(web=st.dictionaries(st.tuples(st.sampled_from(["device", "alias", "alias"]), NAMES), NAMES), pieces=st.integers(1, 3))
 def test_in_any_web_everybody_is_the_end_of_the_aliases_or_the_smallest_id_of_a_circle(web: Web, pieces: int) -> None:
     web = {(kind, earlier): user for (kind, earlier), user in web.items() if kind == "device" or earlier != user}

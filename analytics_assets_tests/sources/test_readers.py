@@ -22,6 +22,7 @@ from analytics_assets.sources.readers import confirm_readable, slices
 from analytics_assets.sources.text import MAX_LINE, UnreadableFile
 from analytics_assets_tests.builders import Line, a_view, rows_of
 from analytics_assets_tests.builders import an_event as a_record
+from analytics_assets_tests.faults import ROUNDS
 from analytics_assets_tests.sources.reading import (
     RECEIVED,
     SOURCES,
@@ -37,7 +38,7 @@ from analytics_assets_tests.sources.reading import (
 
 HEADER = "tenant_id,message_id,event,timestamp,properties,quantity\n"
 GOOD = "acme,m1,e,2025-06-01,,\n"
-hostile = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+hostile = settings(max_examples=20 * ROUNDS, deadline=None, suppress_health_check=list(HealthCheck))
 
 # Text files as damage makes them: sound records beside fragments and any bytes.
 FRAGMENTS = st.one_of(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from analytics_assets.events.tables import REJECTED
 from analytics_assets.sources.mapping import load_source
 from analytics_assets_tests.builders import Line
+from analytics_assets_tests.faults import ROUNDS
 from analytics_assets_tests.sources.reading import alike_again, an_event, lines, read, read_bytes, reread
 
 HEADER = "message_id,event,timestamp,properties,quantity"
@@ -26,7 +27,7 @@ CELLS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20 * ROUNDS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_csv_is_judged_alike_again(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     delimiter, end = data.draw(st.sampled_from(",;\t|")), data.draw(st.sampled_from(["\n", "\r\n", "\r\r\n"]))

@@ -29,7 +29,8 @@ from analytics_assets.warehouse.publish import (
     versions,
 )
 from analytics_assets.warehouse.table import Table, replace_all
-from analytics_assets_tests.builders import NOW, Line, an_event, published, rows_of
+from analytics_assets_tests.builders import NOW, published, rows_of
+from analytics_assets_tests.conftest import Retail
 from analytics_assets_tests.warehouse.test_table import COUNTS, some_days
 
 
@@ -352,9 +353,6 @@ def test_hostile_names_are_quoted_in_the_published_file(shop: Shop) -> None:
     assert rows_of(current_path(shop.home), 'select "table" from published_tables') == [(name,)]
 
 
-def test_events_are_published_without_the_columns_of_the_warehouse(line: Line) -> None:
-    line.load([an_event()])
-    line.rebuild()
-    path = line.publish().path
-    columns = [name for name, *_ in rows_of(path, "describe events")]
+def test_events_are_published_without_the_columns_of_the_warehouse(retail: Retail) -> None:
+    columns = [name for name, *_ in rows_of(retail.published, "describe events")]
     assert columns == [name for name in EVENTS.column_names if name != "message_key"]
