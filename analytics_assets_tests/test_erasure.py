@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.audit.outside import Outside
-from analytics_assets.erasure.erasures import NotRemoved
+from analytics_assets.erasure.erasures import Erasures, NotRemoved
+from analytics_assets.erasure.passes import Passes
 from analytics_assets.erasure.probe import probe
 from analytics_assets.erasure.versions import has_readers, remove_versions
 from analytics_assets.events.schema import EVENTS
@@ -29,7 +30,7 @@ from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
 from analytics_assets.settings import UserError
-from analytics_assets.warehouse.publish import current_path, current_version
+from analytics_assets.warehouse.publish import current_path, current_version, version_path
 from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
 from analytics_assets_tests.faults import FORK, die, run
 from analytics_assets_tests.test_faults import observed
@@ -293,37 +294,66 @@ def test_many_requests_are_one_pass(line: Line) -> None:
 # Killed
 
 
-def killed_while_erasing(step: str, home: Path, config: Path, keys: Path) -> None:
-    os.environ["ANALYTICS_KEYS"] = str(keys)
-    with Line.at(home, config) as line, observed(lambda name: die() if name == step else None):
-        go_on(line)
+@contextmanager
+def told(at_step: Callable[[str], None]) -> Iterator[None]:
+    """Say each step that changes what is on disk for good, and each note of the pass, before it is done."""
+
+    def noting(passes: Passes, store: str, *arguments: Any, **said: Any) -> None:
+        at_step(f"note {store}")
+        note(passes, store, *arguments, **said)
+
+    note = Passes.note
+    with observed(at_step), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Passes, "note", noting)
+        yield
 
 
-def go_on(line: Line) -> None:
+def remove(line: Line) -> None:
     line.pipeline.erasures.remove(line.con, line.now)
-    renew(line)
+
+
+def finish(line: Line) -> None:
+    line.pipeline.erasures.finish(line.con)
+
+
+def killed_at(step: str, home: Path, config: Path, keys: Path, stage: Callable[[Line], None]) -> None:
+    os.environ["ANALYTICS_KEYS"] = str(keys)
+    with Line.at(home, config) as line, told(lambda name: die() if name == step else None):
+        stage(line)
 
 
 def test_killed_at_each_step_and_begun_again_the_end_is_the_same(shop: Path, tmp_path: Path, keys: Path) -> None:
-    with copied(shop, keys, tmp_path / "whole") as line:
+    """The rebuild and the publish between the two are those of every day, and killed elsewhere."""
+    killed, steps = tmp_path / "killed", dict[str, list[str]]()
+    with copied(shop, keys, tmp_path / "whole") as line, pytest.MonkeyPatch.context() as patch:
         asked = line.pipeline.erasures.ask([SHE], "tester").id
-        steps: list[str] = []
-        with observed(steps.append):
-            go_on(line)
+        patch.setattr(Erasures, "finish", lambda *_, **__: [])
+        for stage in (remove, renew):
+            with told(steps.setdefault(stage.__name__, []).append):
+                stage(line)
+        patch.undo()
+        with told(steps.setdefault("finish", []).append):
+            finish(line)
         expected, counts = {spec.name: line.digest(spec) for spec in TABLES}, receipt(line, asked)
         texts = [*CANARIES, *stored_as(line, *CANARIES)]
-    killed = tmp_path / "killed"
     with copied(shop, keys, killed) as line:
         again = line.pipeline.erasures.ask([SHE], "tester").id
-    for step in dict.fromkeys(steps):
-        assert run(killed_while_erasing, step, killed / "home", killed / "config", killed / "keys") == -signal.SIGKILL, step
-    with pytest.MonkeyPatch.context() as patch, Line.at(killed / "home", killed / "config") as line:
-        patch.setenv("ANALYTICS_KEYS", str(killed / "keys"))
-        go_on(line)
+        for stage in (remove, finish):
+            for step in dict.fromkeys(steps[stage.__name__]):
+                code = run(killed_at, step, line.home, killed / "config", killed / "keys", stage)
+                assert code == -signal.SIGKILL, step
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Erasures, "finish", lambda *_, **__: [])
+                if stage is remove:
+                    remove(line)
+                    renew(line)
+        finish(line)
         assert {spec.name: line.digest(spec) for spec in TABLES} == expected
         assert probe(line.home, texts) == []
         said = receipt(line, again)
-    same = ("people", "found", "identifiers", "stores", "days_rebuilt")
+    assert {"commit events", "commit rejected_events", "commit identifiers", "note received"} <= set(steps["remove"])
+    assert {"note published", "note logs"} <= set(steps["finish"])
+    same = ("people", "found", "identifiers", "stores", "days_rebuilt", "versions_removed")
     assert {name: said[name] for name in same} == {name: counts[name] for name in same}
 
 
@@ -339,7 +369,7 @@ def read_until_told(path: Path, opened: Any, close: Any) -> None:
 
 def test_a_version_that_is_read_stays_until_it_is_closed(line: Line) -> None:
     opened, close = FORK.Event(), FORK.Event()
-    path = current_path(line.pipeline.home).resolve()
+    path = version_path(line.pipeline.home, current_version(line.pipeline.home) or 0)
     reader = FORK.Process(target=read_until_told, args=(path, opened, close))
     reader.start()
     opened.wait()
