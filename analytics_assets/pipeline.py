@@ -20,7 +20,8 @@ from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
-from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
+from analytics_assets.consents import KEPT, Consents
+from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges, unsettled
 from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
@@ -100,6 +101,10 @@ class Pipeline:
     @cached_property
     def pseudonyms(self) -> Pseudonyms:
         return Pseudonyms.declared(self.settings, self.home, lambda: self.intake, self.clock)
+
+    @cached_property
+    def consents(self) -> Consents:
+        return Consents(self.settings, self.home)
 
     def table(self, spec: TableSpec) -> Table:
         return Table(self.home.warehouse, spec)
@@ -211,7 +216,7 @@ class Pipeline:
         # A load that is under way holds the lock, and has finished what an earlier one left.
         with suppress(Busy), self.home.lock(INTAKE_LOCK, wait_seconds=0):
             self.intake.finish_interrupted(con)
-        return pending_days(con, self.home)
+        return self.consents.pending(con, pending_days(con, self.home))
 
     def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
         """Rebuild sessions, page views and runaways of `days` (and of days their sessions reach into), and identities."""
@@ -221,9 +226,13 @@ class Pipeline:
         with self.home.turn(REBUILD_LOCK):
             began = self.clock()
             events = self.table(EVENTS).snapshot()
-            low, high = window(days, rules)
-            wide = _bounded(events, low, high)
-            asked = _bounded(events, *day_bounds(days))
+            asked, known = _bounded(events, *day_bounds(days)), self.table(IDENTITIES).snapshot().select()
+            if anew := withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
+                # What those events said about who is who is not to be told from the rest: it is learned anew.
+                asked, known = events.select(), IDENTITIES.empty_select
+            merge_identities(con, asked, known)
+            days = self.consents.learn(con, asked, events, days, anew)
+            wide = self.consents.shown(con, _bounded(events, *window(days, rules)))
             built = build_sessions(con, wide, days, rules)
             rows = {}
             for spec, relation in (
@@ -231,12 +240,8 @@ class Pipeline:
             ):  # fmt: skip
                 select = f"select {spec.select_list} from {relation}"
                 _, rows[spec.name] = replace_days(self.table(spec), con, select, built.days, dense_day_rows=dense)
-            known = self.table(IDENTITIES).snapshot().select()
-            if withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
-                # What those events said about who is who is not to be told from the rest: it is learned anew.
-                asked, known = events.select(), IDENTITIES.empty_select
+            rows |= self.consents.keep(con)
             note = {"events_version": str(events.version)}
-            merge_identities(con, asked, known)
             replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
             con.execute("drop table new_identities")
             mark_sessions(con, self.home, built.days, events.version, began)
@@ -269,7 +274,7 @@ class Pipeline:
         dense = self.settings.limits.storage.dense_day_rows
         manifest(self.home.work / "dbt")
         with self.home.turn(REBUILD_LOCK):
-            version = self.built_version()
+            version, days = self.built_version(), sorted({*days, *unsettled(con, self.home)})
             work_db = self.home.work / "marts.duckdb"
             self._make_work_db(work_db, days, version)
             memory = f"{self.settings.limits.storage.memory_mb}MB"
@@ -319,7 +324,8 @@ class Pipeline:
             con.execute(f"create table resolved as {identities}")
             asked = f"{_bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
             sessions = self.table(SESSIONS).snapshot().select()
-            views = seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, _RESOLVED)
+            views = seen_by_marts(self.consents.shown_events(asked), EVENTS.column_names, sessions, SESSIONS.column_names,
+                                  _RESOLVED)  # fmt: skip
             for name, select in views.items():
                 con.execute(f"create view {name} as {select}")
 
@@ -353,7 +359,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA, IDENTIFIERS]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA, IDENTIFIERS, *KEPT]
         watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
         return [*published(), *waiting, *watched]
 
@@ -386,6 +392,7 @@ class Pipeline:
             AlertRules.FILE: lambda: self.alerts, "tenants.yaml": lambda: self.settings.tenants,
             "limits.yaml": lambda: self.settings.limits, "freshness.yaml": lambda: self.watch,
             "slos.yaml": lambda: self.levels, "incidents.yaml": lambda: self.settings.incidents,
+            "consent.yaml": lambda: self.consents.declared,
         }  # fmt: skip
         found = {}
         for file, read in reads.items():
@@ -463,11 +470,11 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
-            facts.append(Fact(AUDIT_HEAD, audit_head(self.home, now)))
+            facts += [Fact(AUDIT_HEAD, audit_head(self.home, now)), self.consents.fact(con, version)]
             tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
                                      self.personal_data(con))  # fmt: skip
             out = publish(
-                self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
+                self.home, tables, now=now, checks=(*self.consents.checks(), *CHECKS), release=release, progress=progress,
                 facts=facts, keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)
