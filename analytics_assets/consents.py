@@ -15,7 +15,7 @@ import duckdb
 
 from analytics_assets.events.days import BUILT_DAYS, unsettle
 from analytics_assets.events.schema import EVENTS
-from analytics_assets.privacy.consent import CONSENT_STATEMENTS, FILE, Consent, latest, load_consent, statements
+from analytics_assets.privacy.consent import CONSENT_STATEMENTS, FILE, Consent, latest, load_consent, outlived, statements
 from analytics_assets.privacy.taxonomy import Taxonomy
 from analytics_assets.privacy.withheld import (
     CONSENT_EXCEPTIONS,
@@ -107,13 +107,13 @@ class Consents:
     ) -> list[date]:
         """Make temp tables of what holds after the events `asked` (a SELECT); returns `days`, and all that read otherwise now.
 
-        Who is who stands in `new_identities`. `anew`: nothing that was known counts, and `asked` are all events.
+        Who is who stands in `new_identities`. `anew`: what was known is not to be told from what events said that are gone.
         """
         declared = self.declared
         rules = self._rules(declared)
         known = self._table(CONSENT_STATEMENTS).snapshot().select()
         if anew or self._noted() != rules.digest:
-            asked, known = events.select(), CONSENT_STATEMENTS.empty_select
+            asked, known = events.select(), outlived(known, events.select())
         said = latest(f"{statements(declared, asked)} union all {known}")
         con.execute(f"create or replace temp table new_statements as {said}")
         silent = con.execute("select count(*) = 0 from new_statements").fetchall()[0][0]

@@ -135,6 +135,20 @@ def latest(said: str) -> str:
     )
 
 
+def outlived(known: str, events: str) -> str:
+    """Of known statements (a SELECT) those whose event has aged out: older than all of their tenant, by an id that has events.
+
+    A person who withdrew does not come back because the withdrawal is old; of an id without events nothing is kept.
+    """
+    return f"""
+        select s.* from ({known}) s
+        join (select tenant_id, min(timestamp) as first from ({events}) group by 1) oldest using (tenant_id)
+        semi join (select distinct tenant_id, {KIND} as kind, {ID} as id from ({events})) ids
+            on ids.tenant_id = s.tenant_id and ids.kind = s.kind and ids.id = s.id
+        where s.said_at < oldest.first
+    """
+
+
 def _said(consent: Consent, one: Statement, source: str, events: str) -> str:
     """What the events that fit say, purpose by purpose.
 

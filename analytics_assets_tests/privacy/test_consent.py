@@ -121,7 +121,7 @@ def test_snowplows_consent_plugin_says_what_is_allowed_now(kind: str, scopes: li
 
 
 def test_the_snowplow_sample_ends_with_consent(line: Line) -> None:
-    """All its 32 consent events are one test user's on 28 devices; the last of them allows all."""
+    """All its 32 consent events are one test user's on 25 devices; the last of them allows all."""
     config = line.pipeline.settings.config / "sources" / "snowplow.yaml"
     assert config.exists()
     line.load(SNOWPLOW, "snowplow", "acme")
