@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.events.days import mark_built, unsettled
+from analytics_assets.events.forget import forget
+from analytics_assets.events.intake import INTAKE_LOCK
 from analytics_assets.events.schema import EVENTS
+from analytics_assets.events.withdraw import EXPIRED
 from analytics_assets.outgoing import declared_roles, egress
 from analytics_assets.pipeline import Waiting
 from analytics_assets.privacy.consent import CONSENT_STATEMENTS, Consent, statements
@@ -314,22 +317,21 @@ def days_shown(line: Line, days: Sequence[date] | None = None) -> dict[date, int
     return {day: count for day, count in counted if days is None or day in days}
 
 
-@settings(max_examples=8, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data(), events=st.lists(any_event(), min_size=4, max_size=14))
 def test_readers_see_what_they_would_if_the_events_of_those_who_refused_had_never_come(
     data: st.DataObject, events: list[Event], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    events = [{**event, "message_id": f"m{n}"} for n, event in enumerate(events)]
+    # A home without any event has no version to show.
+    events = [{**event, "message_id": f"m{n}"} for n, event in enumerate([*events, an_event("", tenant_id="globex")])]
     order = data.draw(st.permutations(events))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), min_size=1, max_size=2)))
+    cut = data.draw(st.integers(1, len(events) - 1))
     folder = tmp_path_factory.mktemp("consent")
     config = a_config(folder / "config")
     summed: dict[date, int] = {}
     with Line.at(folder / "home", config) as line, Line.at(folder / "reference", config) as reference:
-        for low, high in zip([0, *cuts], [*cuts, len(order)], strict=True):
-            if low == high:
-                continue
-            line.load(order[low:high])
+        for part in (order[:cut], order[cut:]):
+            line.load(part)
             days = line.pipeline.pending(line.con)
             line.sessions(days)
             # In the place of dbt: what is summed of a day stays as it was built.
@@ -339,15 +341,11 @@ def test_readers_see_what_they_would_if_the_events_of_those_who_refused_had_neve
             line.pipeline.rebuild_users(line.con)
             assert line.pipeline.pending(line.con) == []
         kept = with_consent(events)
-        # A home without any event has no version to show.
-        reference.load([*kept, an_event("globex", tenant_id="globex")])
-        line.load([an_event("globex", tenant_id="globex")])
-        for one in (line, reference):
-            one.sessions()
-            one.pipeline.rebuild_users(one.con)
+        reference.load(kept)
+        reference.sessions()
+        reference.pipeline.rebuild_users(reference.con)
         assert published_rows(line) == published_rows(reference)
-        counted = Counter(event["timestamp"].date() for event in kept)
-        assert summed == counted
+        assert summed == Counter(event["timestamp"].date() for event in kept)
 
 
 # What is published
@@ -484,3 +482,12 @@ def test_a_rebuild_that_is_killed_publishes_nothing_half(refused: Line, monkeypa
         again.sessions()
         assert unsettled(again.con, again.pipeline.home) == days
         assert not any(name.startswith("usual-1-") for name in shown_to_readers(again))
+
+
+def test_a_withdrawal_counts_on_when_its_event_has_aged_out(line: Line) -> None:
+    seen = [an_event("theirs", user_id="u1", timestamp=at(5)), an_event("other", anonymous_id="device-2")]
+    assert seen_after(line, says(WITHDRAWN, "no", user_id="u1", timestamp=at(day=-9)), *seen) == ["other"]
+    old = f"timestamp < timestamp '{at(day=-1)}'"
+    with line.pipeline.home.lock(INTAKE_LOCK):
+        assert forget(line.pipeline.intake, line.con, EXPIRED, "aged out", line.now, old)
+    assert seen_after(line, an_event("again", user_id="u1", timestamp=at(6))) == ["other"]
