@@ -15,7 +15,16 @@ import duckdb
 
 from analytics_assets.events.days import BUILT_DAYS, unsettle
 from analytics_assets.events.schema import EVENTS
-from analytics_assets.privacy.consent import CONSENT_STATEMENTS, FILE, Consent, latest, load_consent, outlived, statements
+from analytics_assets.privacy.consent import (
+    CONSENT_STATEMENTS,
+    FILE,
+    Consent,
+    first_that_speaks,
+    latest,
+    load_consent,
+    outlived,
+    statements,
+)
 from analytics_assets.privacy.taxonomy import Taxonomy
 from analytics_assets.privacy.withheld import (
     CONSENT_EXCEPTIONS,
@@ -35,7 +44,7 @@ from analytics_assets.sessions.tables import IDENTITIES
 from analytics_assets.settings import Settings
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import Check, Fact
-from analytics_assets.warehouse.spec import TableSpec
+from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table, replace_all
 
 # What a rebuild keeps, and the temp table that it is kept from; the last one bears the note by which all three count.
@@ -111,16 +120,16 @@ class Consents:
         """
         declared = self.declared
         rules = self._rules(declared)
+        con.execute(f"create or replace temp table learned_by as select {literal(rules.digest)} as digest")
         known = self._table(CONSENT_STATEMENTS).snapshot().select()
         if anew or self._noted() != rules.digest:
             asked, known = events.select(), outlived(known, events.select())
-        said = latest(f"{statements(declared, asked)} union all {known}")
-        con.execute(f"create or replace temp table new_statements as {said}")
-        silent = con.execute("select count(*) = 0 from new_statements").fetchall()[0][0]
-        con.execute(
-            "create or replace temp table resolved_ids as "
-            + (_NOBODY if silent else resolved_identities("select * from new_identities"))
-        )
+        if _count(con, f"({first_that_speaks(declared, asked)})"):
+            known = latest(f"{statements(declared, asked)} union all {known}")
+        con.execute(f"create or replace temp table new_statements as {known}")
+        # To resolve identities reads all of them.
+        who = resolved_identities("select * from new_identities") if _count(con, "new_statements") else _NOBODY
+        con.execute(f"create or replace temp table resolved_ids as {who}")
         resolved = "select * from resolved_ids"
         con.execute(f"create or replace temp table new_status as {status('select * from new_statements', resolved)}")
         excepted = exceptions("select * from new_status", resolved, rules.ruling, rules.opt_in)
@@ -133,8 +142,7 @@ class Consents:
 
     def shown(self, con: duckdb.DuckDBPyConnection, events: str) -> str:
         """The events of a SELECT that readers may see, by what was just learned."""
-        anybody = con.execute("select count(*) > 0 from new_exceptions").fetchall()[0][0]
-        return shown(events, "select * from new_exceptions") if anybody else events
+        return shown(events, "select * from new_exceptions") if _count(con, "new_exceptions") else events
 
     def shown_events(self, events: str) -> str:
         """The same, by what was kept."""
@@ -142,14 +150,14 @@ class Consents:
 
     def keep(self, con: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """Commit what was learned, where it is new; returns the rows of `consent_status` by its name."""
-        digest = self._rules(self.declared).digest
+        digest = con.execute("select digest from learned_by").fetchall()[0][0]
         for spec, relation in _KEPT.items():
             table = self._table(spec)
-            changed = self._differs(con, relation, table.snapshot().select())
+            changed = _differs(con, relation, table.snapshot())
             if changed or (spec is CONSENT_STATEMENTS and self._noted() != digest):
                 replace_all(table, con, f"select * from {relation}", {"declared": digest})
-        rows: int = con.execute("select count(*) from new_status").fetchall()[0][0]
-        con.execute("; ".join(f"drop table {relation}" for relation in _KEPT.values()))
+        rows = _count(con, "new_status")
+        con.execute("; ".join(f"drop table {relation}" for relation in (*_KEPT.values(), "learned_by")))
         return {CONSENT_STATUS.name: rows}
 
     def fact(self, con: duckdb.DuckDBPyConnection, events_version: int) -> Fact:
@@ -176,9 +184,10 @@ class Consents:
 
     def _moved_days(self, con: duckdb.DuckDBPyConnection, events: Snapshot) -> list[date]:
         """Days of the events that come or go, and of those that may change their session with them."""
-        old = self._table(CONSENT_EXCEPTIONS).snapshot().select()
-        if not self._differs(con, "new_exceptions", old):
+        stored = self._table(CONSENT_EXCEPTIONS).snapshot()
+        if not _differs(con, "new_exceptions", stored):
             return []
+        old = stored.select()
         con.execute(
             "create or replace temp table moved_ids as "
             f"(from new_exceptions except from ({old})) union all (from ({old}) except from new_exceptions)"
@@ -195,10 +204,6 @@ class Consents:
         con.execute("drop table moved_ids; drop table moved_events")
         return days
 
-    def _differs(self, con: duckdb.DuckDBPyConnection, relation: str, stored: str) -> bool:
-        either = f"(from {relation} except from ({stored})) union all (from ({stored}) except from {relation})"
-        return bool(con.execute(f"select count(*) from ({either})").fetchall()[0][0])
-
     def _table(self, spec: TableSpec) -> Table:
         return Table(self._home.warehouse, spec)
 
@@ -212,6 +217,17 @@ class Consents:
         ruling = declared.ruling(_purpose_of_events(path, path.stat().st_mtime_ns))
         opt_in = declared.opt_in(self._settings.tenants) if ruling else ()
         return _Rules(ruling, opt_in, str(zlib.crc32(repr((declared, ruling, opt_in)).encode())))
+
+
+def _differs(con: duckdb.DuckDBPyConnection, relation: str, stored: Snapshot) -> bool:
+    """Whether a temp table has other rows than are stored; in neither is one twice."""
+    rows = _count(con, relation)
+    return rows != stored.rows or (rows > 0 and _count(con, f"(from {relation} except from ({stored.select()}))") > 0)
+
+
+def _count(con: duckdb.DuckDBPyConnection, relation: str) -> int:
+    rows: int = con.execute(f"select count(*) from {relation}").fetchall()[0][0]
+    return rows
 
 
 @lru_cache(maxsize=4)

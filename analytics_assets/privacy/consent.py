@@ -127,6 +127,12 @@ def statements(consent: Consent, events: str) -> str:
     return latest(" union all ".join(said) if said and consent.purposes else CONSENT_STATEMENTS.empty_select)
 
 
+def first_that_speaks(consent: Consent, events: str) -> str:
+    """A SELECT of one row if any event of a SELECT may say something about consent: most deliveries have none."""
+    each = [_fits(one, source) for source, all_of_it in consent.statements.items() for one in all_of_it]
+    return f"select 1 from ({events}) where {' or '.join(each) or 'false'} limit 1"
+
+
 def latest(said: str) -> str:
     """A SELECT of the statements of a SELECT that count: of each id and purpose the latest, at one time the withdrawal."""
     return (
@@ -155,17 +161,6 @@ def _said(consent: Consent, one: Statement, source: str, events: str) -> str:
     Each way in which an id says something is taken apart once, since senders repeat it on every event.
     """
     names = _json(one.names) if one.names else "null"
-    conditions = [f"{ID} is not null"]
-    if source != EVERY_SOURCE:
-        conditions.append(f"source = {literal(source)}")
-    if one.event is not None:
-        conditions.append(f"event = {literal(one.event)}")
-    for path, values in one.where.items():
-        conditions.append(f"{_json(path)} ->> '$' in ({', '.join(map(literal, values)) or 'null'})")
-    if one.says == "choices" and one.names:
-        # To look for a word costs a tenth of reading the object.
-        column, _, path = one.names.partition(".")
-        conditions.append(f"contains({identifier(column)}, {literal(path.split('.')[-1])})")
     known = ", ".join(
         f"({literal(purpose)}, [{', '.join(map(literal, consent.called(purpose)))}])" for purpose in consent.purposes
     )
@@ -176,10 +171,26 @@ def _said(consent: Consent, one: Statement, source: str, events: str) -> str:
             end as granted
         from (
             select tenant_id, {KIND} as kind, {ID} as id, lower({names}::varchar) as said, max(timestamp) as said_at
-            from ({events}) where {" and ".join(conditions)} group by all
+            from ({events}) where {_fits(one, source)} group by all
         ), (values {known}) as known(purpose, names)
         where granted is not null
     """
+
+
+def _fits(one: Statement, source: str) -> str:
+    """The condition of events that say this."""
+    conditions = [f"{ID} is not null"]
+    if source != EVERY_SOURCE:
+        conditions.append(f"source = {literal(source)}")
+    if one.event is not None:
+        conditions.append(f"event = {literal(one.event)}")
+    if one.says == "choices" and one.names:
+        # To look for a word costs a tenth of reading the object.
+        column, _, path = one.names.partition(".")
+        conditions.append(f"contains({identifier(column)}, {literal(path.split('.')[-1])})")
+    for path, values in one.where.items():
+        conditions.append(f"{_json(path)} ->> '$' in ({', '.join(map(literal, values)) or 'null'})")
+    return f"({' and '.join(conditions)})"
 
 
 def _answers(consent: Consent, one: Statement) -> tuple[str, str, str]:
