@@ -12,6 +12,8 @@ from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.privacy.alarm import PERSONAL_DATA
+from analytics_assets.privacy.expectations import CONSENT_SUITE
+from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, shown_of
 from analytics_assets.quality.history import CLEAN_DAYS, DELIVERIES, History, Past
 from analytics_assets.quality.judge import Failing, Occasion, judge
 from analytics_assets.quality.measure import Cell, Judged, drop, stand
@@ -29,7 +31,8 @@ from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored
 _RESOLVED = "select * from judged_people"
 # Whose events a batch brought.
 _TENANTS = "coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end)"
-_LISTED = (REJECTED_SUITE, BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE)
+_LISTED = (REJECTED_SUITE, BATCHES_SUITE, EVENTS_SUITE, SESSIONS_SUITE, PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, USERS_SUITE,
+           CONSENT_SUITE)  # fmt: skip
 
 
 # Accounting between the layers of a staged version: each SELECT must be empty. Whole tables, which no window of days can judge.
@@ -39,8 +42,9 @@ CHECKS: tuple[Check, ...] = (
         "select batch_id, received, rejected, duplicates, events from batches where received <> rejected + duplicates + events",
     ),
     (
-        "events are those that the batches brought",
-        "select * from (select (select count(*) from events) as events, "
+        "events are those that the batches brought, with those withheld for want of consent",
+        "select * from (select (select count(*) from events) "
+        "+ (select coalesce(sum(events), 0) from withheld_events) as events, "
         "(select coalesce(sum(events), 0) from batches) as brought) where events <> brought",
     ),
     (
@@ -182,6 +186,10 @@ class Gate:
         if suite.day is None:
             return Judged(suite, whole, "", whole, stored)
         asked, before = _window(suite, snapshot, days)
+        if suite is EVENTS_SUITE:
+            # What nobody sees is not judged, or it would not agree with what is counted from the rest.
+            exceptions = Table(self._home.warehouse, CONSENT_EXCEPTIONS).snapshot()
+            asked, before, whole = (shown_of(part, exceptions) for part in (asked, before, whole))
         if suite.table in (SESSIONS, PAGE_VIEWS):
             # As readers see them: people are told when they are read.
             asked, before, whole = (stitched(part, _RESOLVED, suite.table.column_names) for part in (asked, before, whole))

@@ -34,6 +34,7 @@ from analytics_assets.privacy.labels import (
 )
 from analytics_assets.privacy.lineage import ROWS, Origins, Relation, Traced, itself, relation_of
 from analytics_assets.privacy.taxonomy import JSON_COLUMNS, load_taxonomy
+from analytics_assets.privacy.withheld import WITHHELD_EVENTS
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -51,7 +52,8 @@ from analytics_assets.warehouse.table import Table, day_bounds, replace_days
 
 _SOME_DAY = date(2026, 3, 10)
 # Tables that stand in the published file alone.
-FACTS = (PUBLISHED_TABLES, AUDIT_HEAD, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, FIELD_TAXONOMY)
+FACTS = (PUBLISHED_TABLES, AUDIT_HEAD, FRESHNESS_STATUS, SLO_DEFINITIONS, SLO_MEASUREMENTS, SLO_ERROR_BUDGET, WITHHELD_EVENTS,
+         FIELD_TAXONOMY)  # fmt: skip
 # The mart that tells which keys the events of a day carry.
 _KEYS = "properties_daily"
 # Columns of events that senders write texts into.
@@ -164,7 +166,7 @@ def _without_hidden(
         if column == "context" or tenants or alarmed:
             only = tenants if column == "properties" else None
             changed.append(f"{shown(column, labels, sources, only, alarmed)} as {column}")
-    return replace(table, select=f"select * replace ({', '.join(changed)}) from ({table.snapshot.select()})")
+    return replace(table, select=f"select * replace ({', '.join(changed)}) from ({table.select or table.snapshot.select()})")
 
 
 def compiled_marts(work: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from analytics_assets.labelling import FACTS, load_labels
 from analytics_assets.privacy.egress import Egress
 from analytics_assets.privacy.role_files import Kept, RoleFiles, folder
 from analytics_assets.privacy.roles import DIMENSIONS, Roles, load_roles, read_roles
+from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, shown_of
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.tables import IDENTITIES
 from analytics_assets.settings import Settings, UserError
@@ -25,6 +26,7 @@ from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table
 
 _TIMES = {"month": "strftime(timestamp, '%Y-%m')", "day": "strftime(timestamp, '%Y-%m-%d')"}
+_ANSWERED_FROM = (EVENTS, IDENTITIES, CONSENT_EXCEPTIONS)
 _READ = ("tenant_id", "user_id", "anonymous_id", *dict.fromkeys(DIMENSIONS.values()), "quantity", "revenue")
 
 
@@ -48,8 +50,8 @@ def egress(settings: Settings, roles: Roles, table: Callable[[TableSpec], Table]
     with connection(home, memory_mb=storage.memory_mb, threads=storage.threads) as con:
 
         def rows(tenant: str) -> str:
-            events, identities = (_whole(table(spec), shown) for spec in (EVENTS, IDENTITIES))
-            return people_rows(events.select(), identities.select(), tenant, last)
+            events, identities, exceptions = (_whole(table(spec), shown) for spec in _ANSWERED_FROM)
+            return people_rows(shown_of(events.select(), exceptions), identities.select(), tenant, last)
 
         yield Egress(con, roles, rows)
 
@@ -111,7 +113,8 @@ def answered_from(home: Home) -> dict[str, int]:
     """The tables that answers are made from, each with the version that readers get: a sweep leaves these."""
     version = current_version(home)
     shown = _recorded(home, version) if version is not None else None
-    return {spec.name: shown.table_versions[spec.name] for spec in (EVENTS, IDENTITIES)} if shown else {}
+    versions = shown.table_versions if shown else {}
+    return {spec.name: versions[spec.name] for spec in _ANSWERED_FROM if spec.name in versions}
 
 
 def _recorded(home: Home, version: int) -> Publication | None:

@@ -20,8 +20,9 @@ from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
+from analytics_assets.consents import KEPT, Consents
 from analytics_assets.erasure.erasures import Erasures
-from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges
+from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges, unsettled
 from analytics_assets.events.intake import ERASED, INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
@@ -109,6 +110,10 @@ class Pipeline:
             self.settings, self.table, lambda: self.intake, lambda: self.pseudonyms, lambda: self.sources, self.sweep,
             self.clock, REBUILD_LOCK,
         )  # fmt: skip
+
+    @cached_property
+    def consents(self) -> Consents:
+        return Consents(self.settings, self.home)
 
     def table(self, spec: TableSpec) -> Table:
         return Table(self.home.warehouse, spec)
@@ -224,7 +229,7 @@ class Pipeline:
         # A load that is under way holds the lock, and has finished what an earlier one left.
         with suppress(Busy), self.home.lock(INTAKE_LOCK, wait_seconds=0):
             self.intake.finish_interrupted(con)
-        return pending_days(con, self.home)
+        return self.consents.pending(con, pending_days(con, self.home))
 
     def rebuild_sessions(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> Rebuild:
         """Rebuild sessions, page views and runaways of `days` (and of days their sessions reach into), and identities."""
@@ -234,9 +239,13 @@ class Pipeline:
         with self.home.turn(REBUILD_LOCK):
             began = self.clock()
             events = self.table(EVENTS).snapshot()
-            low, high = window(days, rules)
-            wide = bounded(events, low, high)
-            asked = bounded(events, *day_bounds(days))
+            asked, known = bounded(events, *day_bounds(days)), self.table(IDENTITIES).snapshot().select()
+            if anew := withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
+                # What those events said about who is who is not to be told from the rest: it is learned anew.
+                asked, known = events.select(), IDENTITIES.empty_select
+            merge_identities(con, asked, known)
+            days = self.consents.learn(con, asked, events, days, anew)
+            wide = self.consents.shown(con, bounded(events, *window(days, rules)))
             built = build_sessions(con, wide, days, rules)
             rows = {}
             for spec, relation in (
@@ -244,12 +253,8 @@ class Pipeline:
             ):  # fmt: skip
                 select = f"select {spec.select_list} from {relation}"
                 _, rows[spec.name] = replace_days(self.table(spec), con, select, built.days, dense_day_rows=dense)
-            known = self.table(IDENTITIES).snapshot().select()
-            if withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
-                # What those events said about who is who is not to be told from the rest: it is learned anew.
-                asked, known = events.select(), IDENTITIES.empty_select
+            rows |= self.consents.keep(con)
             note = {"events_version": str(events.version)}
-            merge_identities(con, asked, known)
             replace_all(self.table(IDENTITIES), con, "select * from new_identities", note)
             con.execute("drop table new_identities")
             mark_sessions(con, self.home, built.days, events.version, began)
@@ -282,9 +287,11 @@ class Pipeline:
         dense = self.settings.limits.storage.dense_day_rows
         manifest(self.home.work / "dbt")
         with self.home.turn(REBUILD_LOCK):
-            version = self.built_version()
+            version, days = self.built_version(), sorted({*days, *unsettled(con, self.home)})
             work_db = self.home.work / "marts.duckdb"
-            make_work_db(self.home, work_db, self.table, days, version, self.settings.limits.storage)
+            make_work_db(
+                self.home, work_db, self.table, days, version, self.settings.limits.storage, self.consents.shown_events
+            )
             memory = f"{self.settings.limits.storage.memory_mb}MB"
             result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
@@ -348,7 +355,7 @@ class Pipeline:
     @property
     def specs(self) -> list[TableSpec]:
         """Every table of the warehouse."""
-        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA, IDENTIFIERS]
+        waiting = [BUILT_DAYS, SESSION_DAYS, IDENTITIES, PERSONAL_DATA, IDENTIFIERS, *KEPT]
         watched = [FRESHNESS_ACTIONS, TIME_TO_INSIGHT, QUEUE_OVERRIDES, QUERY_PROBES, RUN_TURNS, RELEASE_GATE, ALERTS]
         return [*published(), *waiting, *watched]
 
@@ -381,6 +388,7 @@ class Pipeline:
             AlertRules.FILE: lambda: self.alerts, "tenants.yaml": lambda: self.settings.tenants,
             "limits.yaml": lambda: self.settings.limits, "freshness.yaml": lambda: self.watch,
             "slos.yaml": lambda: self.levels, "incidents.yaml": lambda: self.settings.incidents,
+            "consent.yaml": lambda: self.consents.declared,
         }  # fmt: skip
         found = {}
         for file, read in reads.items():
@@ -469,11 +477,11 @@ class Pipeline:
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
             facts = [insight.fact(con, version), self.watch.fact(con, version, now), *self.levels.facts(con, version, now)]
-            facts.append(Fact(AUDIT_HEAD, audit_head(self.home, now)))
+            facts += [Fact(AUDIT_HEAD, audit_head(self.home, now)), self.consents.fact(con, version)]
             tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
                                      self.personal_data(con))  # fmt: skip
             out = publish(
-                self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
+                self.home, tables, now=now, checks=(*self.consents.checks(), *CHECKS), release=release, progress=progress,
                 facts=facts, keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, CONSENT_STATUS, shown_of
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
@@ -15,28 +16,28 @@ from analytics_assets.warehouse.table import Table
 
 def published() -> list[TableSpec]:
     """The tables that readers get, but for those about the version itself."""
-    return [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()]
+    return [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, CONSENT_STATUS, QUALITY_RESULTS, *mart_tables()]
 
 
 def publishables(table: Callable[[TableSpec], Table], events_version: int) -> list[Publishable]:
     """Every published table as readers get it, with the events of one version."""
     snapshots = {
-        spec.name: table(spec).snapshot()
-        for spec in (REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, IDENTITIES, QUALITY_RESULTS, *mart_tables())
+        spec.name: table(spec).snapshot() for spec in (*published(), IDENTITIES, CONSENT_EXCEPTIONS) if spec is not EVENTS
     }
     events = table(EVENTS).snapshot(events_version)
     batches = f"{snapshots['batches'].select()} where events_version <= {events_version}"
     # Rejected records are committed before their batch: readers see both or neither.
     rejected = f"{snapshots['rejected_events'].select()} where batch_id in (select batch_id from ({batches}))"
     identities = resolved_identities(snapshots["identities"].select())
+    exceptions = snapshots[CONSENT_EXCEPTIONS.name]
     tables = [
-        Publishable(EVENTS, events, hidden=("message_key",)),
+        Publishable(EVENTS, events, shown_of(events.select(), exceptions), hidden=("message_key",), parts=(exceptions,)),
         Publishable(REJECTED, snapshots["rejected_events"], rejected, parts=(snapshots["batches"],)),
         Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
     ]
     for spec in (SESSIONS, PAGE_VIEWS):
         select = stitched(snapshots[spec.name].select(), identities, spec.column_names)
         tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
-    for spec in (RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()):
+    for spec in (RUNAWAYS, USERS, CONSENT_STATUS, QUALITY_RESULTS, *mart_tables()):
         tables.append(Publishable(spec, snapshots[spec.name]))
     return tables

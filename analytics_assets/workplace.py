@@ -18,9 +18,10 @@ RESOLVED = "select * from resolved"
 
 
 def make_work_db(
-    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules
-) -> None:
-    """Make it for `days` of this version of events."""
+    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules,
+    shown: Callable[[str], str],
+) -> None:  # fmt: skip
+    """Make it for `days` of this version of events, of which `shown` makes the SELECT of what is shown of them."""
     # A killed build may leave a log that DuckDB would play into the new file.
     for leftover in (path, path.with_name(path.name + ".wal")):
         leftover.unlink(missing_ok=True)
@@ -31,7 +32,7 @@ def make_work_db(
         con.execute(f"create table resolved as {resolved_identities(table(IDENTITIES).snapshot().select())}")
         asked = f"{bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
         sessions = table(SESSIONS).snapshot().select()
-        for name, select in seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, RESOLVED).items():
+        for name, select in seen_by_marts(shown(asked), EVENTS.column_names, sessions, SESSIONS.column_names, RESOLVED).items():
             con.execute(f"create view {name} as {select}")
 
 

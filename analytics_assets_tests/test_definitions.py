@@ -21,6 +21,7 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.gate import suites
 from analytics_assets.marts.project import models
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
@@ -29,9 +30,20 @@ from analytics_assets_tests.builders import a_config
 
 TABLES = {
     spec.name: spec
-    for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables())
+    for spec in (
+        EVENTS,
+        REJECTED,
+        BATCHES,
+        SESSIONS,
+        PAGE_VIEWS,
+        RUNAWAYS,
+        USERS,
+        CONSENT_STATUS,
+        QUALITY_RESULTS,
+        *mart_tables(),
+    )
 }
-DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, QUALITY_RESULTS.name, *models()}
+DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, CONSENT_STATUS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
 LEVELS = {"slo_error_budget", "release_gate"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"

@@ -31,7 +31,7 @@ from benchmarks.measure import PROJECT, Bench, BenchmarkError, Finding, Measured
 _YEAR = [(date(2010, 12, 1) + timedelta(days=n)).isoformat() for n in range(374)]
 _BY_DAY = (
     "sessions", "page_views", "runaway_sessions", "stg_events", "stg_sessions", "events_hourly", "events_daily",
-    "properties_daily", "revenue_daily", "funnel_daily", "cohort_retention_weekly", "quality_results",
+    "properties_daily", "revenue_daily", "funnel_daily", "cohort_retention_weekly", "quality_results", "consent_status",
 )  # fmt: skip
 # A day like those before it, which no check holds.
 _DAY = "2011-11-10"

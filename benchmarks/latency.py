@@ -34,7 +34,7 @@ SEED = 20261122
 _YEAR = [(date(2010, 12, 1) + timedelta(days=n)).isoformat() for n in range(374)]
 _ASSETS = (
     "sessions", "page_views", "runaway_sessions", "stg_events", "stg_sessions", "events_hourly", "events_daily",
-    "properties_daily", "revenue_daily", "funnel_daily", "cohort_retention_weekly", "quality_results",
+    "properties_daily", "revenue_daily", "funnel_daily", "cohort_retention_weekly", "quality_results", "consent_status",
 )  # fmt: skip
 _STAGES = ("received", "queued", "processed", "published")
 # Nothing here takes so long unless it is broken.

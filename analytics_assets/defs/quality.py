@@ -12,6 +12,7 @@ from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
+from analytics_assets.privacy.expectations import CONSENT_SUITE
 from analytics_assets.quality.masks import example
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
@@ -28,6 +29,7 @@ _SUITES = (
     PAGE_VIEWS_SUITE,
     RUNAWAYS_SUITE,
     USERS_SUITE,
+    CONSENT_SUITE,
     *mart_suites(),
 )
 _EXPECTED = [(suite.table.name, expected) for suite in _SUITES for expected in (schema_of(suite), *suite.expectations)]

@@ -9,6 +9,7 @@ from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, colum
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
+from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 
 _KINDS = {"deltalake", "duckdb"}
@@ -19,7 +20,8 @@ _KINDS = {"deltalake", "duckdb"}
     specs=[
         asset_spec(spec, group="sessions", kinds=_KINDS, owner=OWNER, tags=BY_DAY, deps=["events"])
         for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS)
-    ],
+    ]
+    + [asset_spec(CONSENT_STATUS, group="sessions", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["events"])],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
 )
@@ -36,13 +38,13 @@ def sessions(
         f"{len(rebuilt.days)} {'day' if len(rebuilt.days) == 1 else 'days'}: "
         + ", ".join(f"{rows:,} {name}" for name, rows in rebuilt.rows.items())
     )
-    for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS):
+    for spec in (SESSIONS, PAGE_VIEWS, RUNAWAYS, CONSENT_STATUS):
         name, rows = spec.name, rebuilt.rows[spec.name]
         yield dg.MaterializeResult(
             name,
             metadata={
                 "dagster/column_lineage": column_lineage(spec.column_names, {"events": EVENTS.column_names}),
-                **row_counts(rebuilt.total_rows[name], rows, rebuilt.days),
+                **row_counts(rebuilt.total_rows[name], rows, rebuilt.days if spec.time_column else None),
                 "days rebuilt": len(rebuilt.days),
                 "events version": rebuilt.events_version,
             },

@@ -38,6 +38,9 @@ SESSION_DAYS = TableSpec(
     order_by=("date",),
 )
 
+# Older than any version of events.
+_UNSETTLED = -1
+
 
 @dataclass(frozen=True)
 class DayRange:
@@ -99,6 +102,21 @@ def mark_built(con: duckdb.DuckDBPyConnection, home: Home, days: Sequence[date],
         con,
         f"select date, max(events_version) as events_version from ({built} union all {known}) group by date",
     )
+
+
+def unsettle(con: duckdb.DuckDBPyConnection, home: Home, days: Sequence[date]) -> None:
+    """Record that nothing behind `days` may be shown as it was built, also where no batch brought anything new."""
+    table = Table(home.warehouse, BUILT_DAYS)
+    con.execute("create or replace temp table moved_days as select unnest(?::date[]) as date", [list(days)])
+    others = f"select {BUILT_DAYS.select_list} from ({table.snapshot().select()}) anti join moved_days using (date)"
+    replace_all(table, con, f"select date, {_UNSETTLED} as events_version from moved_days union all {others}")
+    con.execute("drop table moved_days")
+
+
+def unsettled(con: duckdb.DuckDBPyConnection, home: Home) -> list[date]:
+    """Days that were unsettled and not built since."""
+    built = Table(home.warehouse, BUILT_DAYS).snapshot().select()
+    return [day for (day,) in con.execute(f"select date from ({built}) where events_version = {_UNSETTLED}").fetchall()]
 
 
 def ranges(days: Sequence[date], gap_days: int = 31) -> list[DayRange]:

@@ -142,7 +142,9 @@ def test_a_dead_receiver_is_named_and_the_sensor_goes_on(home: DataHome, instanc
 # A declaration that is saved wrong while the sensor goes on
 
 
-@pytest.mark.parametrize("file", ["tenants.yaml", "limits.yaml", "freshness.yaml", "slos.yaml", "incidents.yaml"])
+@pytest.mark.parametrize(
+    "file", ["tenants.yaml", "limits.yaml", "freshness.yaml", "slos.yaml", "incidents.yaml", "consent.yaml"]
+)
 def test_a_wrong_declaration_is_told_once_and_the_other_alerts_stand_as_they_are(
     home: DataHome, instance: dg.DagsterInstance, file: str
 ) -> None:
