@@ -31,7 +31,8 @@ def publishables(table: Callable[[TableSpec], Table], events_version: int) -> li
     identities = resolved_identities(snapshots["identities"].select())
     tables = [
         Publishable(EVENTS, events, hidden=("message_key",)),
-        Publishable(REJECTED, snapshots["rejected_events"], rejected, parts=(snapshots["batches"],)),
+        # A record as it came is the raw store's: `analytics rejected list --rows` shows it, and that is recorded.
+        Publishable(REJECTED, snapshots["rejected_events"], rejected, hidden=("raw",), parts=(snapshots["batches"],)),
         Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
     ]
     for spec in (SESSIONS, PAGE_VIEWS):
