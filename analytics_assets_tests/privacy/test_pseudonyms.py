@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,53 @@ def test_a_digest_is_hmac_sha256(secret: bytes, value: str) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["acme", "globex"]), st.none() | _TEXT), max_size=40))
-def test_a_query_gives_each_value_its_pseudonym_however_little_is_remembered(rows: list[tuple[str, str | None]]) -> None:
-    digests = Digests(lambda tenant, values: {}, places=4)
+def test_a_query_gives_each_value_its_pseudonym(rows: list[tuple[str, str | None]]) -> None:
+    digests = Digests(lambda tenant, values: {})
     for tenant, key in _KEYS.items():
         digests.use(tenant, key)
     with duckdb.connect() as con:
-        con.create_function("f", digests.of, ["UBIGINT", "VARCHAR", "VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[arg-type]
+        con.create_function("f", digests.of, ["VARCHAR", "VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[call-overload]
         con.register("t", pa.table({"tenant_id": [t for t, _ in rows], "v": pa.array([v for _, v in rows], pa.string())}))
         for _ in range(2):
-            found = con.execute(f"select tenant_id, v, f({digests.arguments('v')}) from t").fetchall()
+            found = con.execute("select tenant_id, v, f(tenant_id, v) from t").fetchall()
             assert [one for _, _, one in found] == [None if v is None else pseudonym(_KEYS[t], v) for t, v, _ in found]
     new = digests.taken()
     assert {(row["tenant_id"], row["value"]) for row in (new.to_pylist() if new else [])} == {row for row in rows if row[1]}
+
+
+_ID = st.none() | st.sampled_from(["", "a", "b"]) | _TEXT
+
+
+@pytest.fixture(scope="module")
+def replacing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """A line without events, for asking what its pseudonyms make of a relation."""
+    folder = tmp_path_factory.mktemp("replacing")
+    with Line.at(folder / "home", a_config(folder / "config", pseudonyms=True)) as line:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANALYTICS_KEYS", str(folder / "keys"))
+            assert line.pipeline.pseudonyms
+        yield line
+
+
+@pytest.mark.parametrize("hashed", [room._hash, lambda columns: "7::ubigint"], ids=["hashes", "all with the same hash"])
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.tuples(st.sampled_from(["acme", "globex"]), _ID, _ID, _ID), max_size=30))
+def test_each_row_gets_its_own_pseudonyms_and_no_row_is_lost_or_doubled(
+    replacing: Line, hashed: Callable[[Sequence[str]], str], rows: list[tuple[str, str | None, str | None, str | None]]
+) -> None:
+    pseudonyms, con = replacing.pipeline.pseudonyms, replacing.con
+    names = ("tenant_id", "user_id", "anonymous_id", "session_id")
+    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
+    empty = pa.array(["{}"] * len(rows), pa.string())
+    con.register("given_rows", pa.table({"rn": range(len(rows)), **columns, "properties": empty, "context": empty}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_hash", hashed)
+        found = pseudonyms.replaced(con, "(from given_rows)", "canonical", {"acme", "globex"})
+        told_of = con.execute(f"select {', '.join(names)} from {found} order by rn").fetchall()
+    assert told_of == [
+        (tenant, *(pseudonyms.pseudonym(tenant, value) if value else None for value in ids)) for tenant, *ids in rows
+    ]
+    pseudonyms.forget(con)
 
 
 # What is stored
