@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from json import dumps
 from pathlib import Path as FilePath
 from string import ascii_uppercase
@@ -73,6 +73,16 @@ def identifying(taxonomy: Taxonomy, source: str) -> Fields:
         found = {tuple(path.split(".")) for path, own in keys.items() if own.label == "identifier"}
         paths[column] = tuple(sorted(one for one in found if not any(one[:n] in found for n in range(1, len(one)))))
     return Fields(tuple(columns), paths)
+
+
+@dataclass(frozen=True)
+class InClear:
+    """A labelled field of a tenant's stored events with values that are no pseudonyms: its label is younger than they are."""
+
+    tenant: str
+    field: str
+    events: int
+    first: date
 
 
 class Stored(Protocol):
@@ -292,6 +302,29 @@ class Pseudonyms:
                     f"select pseudonym, value from ({asked}) join ({stored}) using (pseudonym_key)", [list(pseudonyms), tenant]
                 ).fetchall()
             )
+
+    def in_clear(self, con: duckdb.DuckDBPyConnection, events: str) -> list[InClear]:
+        """What stands in clear in `events`, a SELECT, that a rotation would replace. Reads all of them."""
+        without = [tenant for tenant, wanted in self._tenants.items() if not wanted]
+        found = list[InClear]()
+        for (source,) in con.execute(f"select distinct source from ({events}) order by 1").fetchall():
+            fields = identifying(self._taxonomy(), source)
+            values = {name: name for name in fields.columns}
+            for column, paths in fields.paths.items():
+                for path in paths:
+                    value = f"json_extract_string({column}, {literal(''.join(map(pointer, path)))})"
+                    values[".".join((column, *path))] = f"case when {_may_hold(column, path[:1])} then {value} end"
+            clear = [f"{value} <> '' and not regexp_full_match({value}, '{FORM}')" for value in values.values()]
+            counts = [f"count(*) filter (where {one}), min(timestamp::date) filter (where {one})" for one in clear]
+            rows = con.execute(
+                f"select tenant_id, {', '.join(counts)} from ({events}) where source = $1 and tenant_id not in "
+                "(select unnest($2::varchar[])) group by 1 order by 1", [source, without],
+            ).fetchall() if values else []  # fmt: skip
+            for tenant, *told in rows:
+                found += [
+                    InClear(tenant, field, *pair) for field, *pair in zip(values, told[::2], told[1::2], strict=True) if pair[0]
+                ]
+        return found
 
     def reidentify(self, tenant: str, pseudonym: str) -> str:
         """The identifier that a pseudonym stands for, for a caller who records who asks. Raises UserError if there is none."""

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -406,6 +407,29 @@ def test_a_home_with_identifiers_in_clear_is_not_mixed_but_asked_for(open_line: 
     line.load([an_event("m3", user_id="bob", timestamp=at(1))])
     bob = told(line, "bob")
     assert line.rows(EVENTS, columns="message_id, user_id") == [("m1", bob), ("m2", "bob"), ("m3", bob)]
+
+
+def test_what_was_stored_before_its_label_is_told_and_replaced_by_a_rotation(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANALYTICS_HOME", str(line.home))
+    monkeypatch.setenv("ANALYTICS_CONFIG", str(line.pipeline.settings.config))
+    line.load([an_event("m1", user_id="bob", properties={"referrer": "nick-7"}, context={"traits": {"nick": "nick-8"}})])
+
+    def waits() -> list[tuple[str, str, int, str]]:
+        told = CliRunner().invoke(cli, ["privacy", "waiting", "--json"], standalone_mode=False, catch_exceptions=False).stdout
+        return [(one["tenant"], one["field"], one["events"], one["first"]) for one in json.loads(told)]
+
+    assert waits() == []
+    path = line.pipeline.settings.config / "taxonomy.yaml"
+    declared = yaml.safe_load(path.read_text())
+    declared["keys"]["properties"]["canonical"]["referrer"] = "identifier"
+    declared["keys"]["context"]["canonical"]["traits.nick"] = "identifier"
+    path.write_text(yaml.safe_dump(declared))
+    day = str(at(0).date())
+    assert waits() == [("acme", "properties.referrer", 1, day), ("acme", "context.traits.nick", 1, day)]
+    replace_identifiers(line.pipeline.intake, line.con, "acme", line.now)
+    assert waits() == [] and "nick-" not in str(line.rows(EVENTS))
 
 
 def test_pseudonyms_are_not_switched_off_in_silence(two_people: Line) -> None:
