@@ -378,8 +378,8 @@ def _may_hold(column: str, keys: Collection[str]) -> str:
     rare = {key: min(key, key=lambda letter: (letter not in ascii_uppercase, letter not in "jqxz")) for key in keys if key}
     words = {key: f"contains({column}, {literal(dumps(key, ensure_ascii=False))})" for key in keys}
     asked = [f"contains({column}, {literal(rare[key])}) and {word}" if key in rare else word for key, word in words.items()]
-    # A key may be spelled with escapes: letters have one form of it, other characters have more.
-    escape = "\\u" if all(key.isalnum() for key in keys) else "\\"
+    # A key may be spelled with escapes: any letter by its number, a few characters in another way too.
+    escape = "\\" if set("".join(keys)) & set('"\\/\b\f\n\r\t') else "\\u"
     return " or ".join([*asked, f"contains({column}, {literal(escape)})"])
 
 
