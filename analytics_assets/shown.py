@@ -32,7 +32,8 @@ def publishables(table: Callable[[TableSpec], Table], events_version: int) -> li
     exceptions = snapshots[CONSENT_EXCEPTIONS.name]
     tables = [
         Publishable(EVENTS, events, shown_of(events.select(), exceptions), hidden=("message_key",), parts=(exceptions,)),
-        Publishable(REJECTED, snapshots["rejected_events"], rejected, parts=(snapshots["batches"],)),
+        # A record as it came is the raw store's: `analytics rejected list --rows` shows it, and that is recorded.
+        Publishable(REJECTED, snapshots["rejected_events"], rejected, hidden=("raw",), parts=(snapshots["batches"],)),
         Publishable(BATCHES, snapshots["batches"], batches, hidden=("events_version",)),
     ]
     for spec in (SESSIONS, PAGE_VIEWS):

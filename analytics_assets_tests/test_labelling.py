@@ -140,7 +140,7 @@ def _analytics(line: Line, *arguments: str) -> tuple[int, str]:
 def test_the_command_lists_keys_that_wait(line: Line) -> None:
     code, answer = _analytics(line, "privacy", "waiting", "--json")
     assert code == 0 and json.loads(answer) == [
-        {"tenant": "acme", "event": "Product Ordered", "key": "mood", "events": 1, "first": "2026-03-10"}
+        {"tenant": "acme", "event": "Product Ordered", "key": "mood", "events": 1, "first": "2026-03-10", "waits_for": "label"}
     ]
     _declare(line, lambda content: content["keys"]["properties"]["canonical"].update(mood="behavioural"))
     assert _analytics(line, "privacy", "waiting") == (0, "no key waits for a label\n")

@@ -42,20 +42,32 @@ def document(check: bool) -> int:
 @privacy.command()
 @json_option
 def waiting(as_json: bool) -> int:
-    """List keys of properties that wait for a label, and are hidden from readers until then."""
+    """List keys of properties that wait for a label, and are hidden from readers until then.
+
+    Also lists fields that were labelled identifier after their events were stored: these stand in clear until a rotation.
+    """
+    from analytics_assets.events.schema import EVENTS
     from analytics_assets.labelling import waiting_now
 
     stages = pipeline()
     with stages.connect() as con:
         found = waiting_now(con, stages.settings, stages.specs, stages.table)
+        clear = stages.pseudonyms.in_clear(con, stages.table(EVENTS).snapshot().select())
     if as_json:
-        echo_json([vars(one) for one in found])
-    elif not found:
+        labels = [{**vars(one), "waits_for": "label"} for one in found]
+        echo_json([*labels, *({**vars(one), "waits_for": "rotation"} for one in clear)])
+        return DONE
+    if not found:
         click.echo("no key waits for a label")
     else:
         rows = [(one.key, one.tenant, one.event, f"{one.events:,}", one.first) for one in found]
         show(("key", "tenant", "event", "events", "first day (UTC)"), rows)
         say("label them in taxonomy.yaml under keys, properties, and the source that sends them; then run `analytics publish`")
+    if clear:
+        listed = [(one.field, one.tenant, f"{one.events:,}", one.first) for one in clear]
+        show(("identifiers in clear", "tenant", "events", "first day (UTC)"), listed)
+        say("these were stored before their field was labelled identifier, and readers see them; `analytics privacy rotate "
+            "--tenant TENANT` replaces them")  # fmt: skip
     return DONE
 
 

@@ -1,6 +1,6 @@
 """What intake asks of whoever replaces identifiers before they are stored, or forgets people; it knows nothing about keys."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import duckdb
@@ -9,8 +9,18 @@ import duckdb
 class Identifiers(Protocol):
     """Callers hold the lock of intake."""
 
-    def replaced(self, con: duckdb.DuckDBPyConnection, relation: str, source: str, tenants: Collection[str]) -> str:
-        """A FROM item like `relation`, a FROM item of these tenants' events from a source, without their identifiers."""
+    def replaced(
+        self, con: duckdb.DuckDBPyConnection, relation: str, source: str, tenants: Collection[str],
+        absent: Collection[str] = (), named: str | None = None,
+    ) -> str:  # fmt: skip
+        """A FROM item like `relation`, a FROM item of these tenants' events from a source, without their identifiers.
+
+        `absent` names columns that hold nothing; `named` is a FROM item of the same rows with `columns`, cheaper to read.
+        The answer can be read until the next call of `gather`, `keep` or `forget`.
+        """
+
+    def columns(self, source: str) -> Sequence[str]:
+        """The columns of events that are replaced; none where no tenant's are."""
 
     def gather(self, con: duckdb.DuckDBPyConnection) -> None:
         """After each slice."""

@@ -249,9 +249,11 @@ class Intake:
         judged = " ".join(f"when {condition} then {literal(reason)}" for reason, condition in rules)
         gone = self.forgotten is not None and self.forgotten.mark(con)
         erased = f"case when rn in (select rn from forgotten_rows) then '{ERASED}' end, " if gone else ""
+        named = self.identifiers.columns(state.batch.source) if self.identifiers else ()
+        kept = dict.fromkeys(("rn", "tenant_id", "message_id", "timestamp", "received_at", *(set(named) - part.absent)))
         # Almost every record passes: one question to all, and the reason only for those that fail it.
         con.execute(
-            f"create or replace temp table keys as select rn, tenant_id, message_id, timestamp, received_at, "
+            f"create or replace temp table keys as select {', '.join(kept)}, "
             f"{MESSAGE_KEY} as message_key, coalesce({erased}reason, "
             f"case when {any_rule} then case {judged} end end) as reason from mapped"
         )
@@ -282,7 +284,8 @@ class Intake:
         rows = state.note_days(days)
         relation = "(from mapped anti join dropped using (rn))"
         if self.identifiers:
-            relation = self.identifiers.replaced(con, relation, state.batch.source, {tenant for tenant, *_ in days})
+            tenants, kept = {tenant for tenant, *_ in days}, "(from keys anti join dropped using (rn))"
+            relation = self.identifiers.replaced(con, relation, state.batch.source, tenants, absent, kept)
         # Writing a column of nulls costs as much as one of values.
         columns = ", ".join(column.name for column in SOURCE_COLUMNS if column.name not in absent)
         select = (

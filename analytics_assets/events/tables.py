@@ -4,13 +4,13 @@ from analytics_assets.warehouse.spec import Column, TableSpec
 
 REJECTED = TableSpec(
     name="rejected_events",
-    comment="Every record that could not become an event, as it came, with the reason. Replayable after a fix.",
+    comment="Every record that could not become an event, with the reason. Replayable after a fix.",
     columns=(
         Column("tenant_id", "VARCHAR", "Tenant, where the record or its folder named one."),
         Column("source", "VARCHAR", "Declared source that the record came through."),
         Column("landed_for", "VARCHAR", "Tenant that the file was loaded for; empty where each record names its own."),
         Column("reason", "VARCHAR", "Why it was rejected: one word, with a field or a person's reason after a colon."),
-        Column("raw", "VARCHAR", "The record: a line, CSV below its header, columns as JSON; 'base64:' if no UTF-8."),
+        Column("raw", "VARCHAR", "The record, never published: a line, CSV below its header, JSON; 'base64:' if no UTF-8."),
         Column("record_digest", "VARCHAR", "MD5 of source, tenant and raw: the same record has the same digest."),
         Column("copy", "BIGINT", "Number among identical records of one batch, from 1."),
         Column("batch_id", "VARCHAR", "Batch that brought it first; joins to `batches`."),

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from json import dumps
 from pathlib import Path as FilePath
+from string import ascii_uppercase
 from typing import Protocol, cast
 
 import duckdb
@@ -74,6 +75,16 @@ def identifying(taxonomy: Taxonomy, source: str) -> Fields:
     return Fields(tuple(columns), paths)
 
 
+@dataclass(frozen=True)
+class InClear:
+    """A labelled field of a tenant's stored events with values that are no pseudonyms: its label is younger than they are."""
+
+    tenant: str
+    field: str
+    events: int
+    first: date
+
+
 class Stored(Protocol):
     """What is asked about the stored events."""
 
@@ -94,6 +105,8 @@ class Pseudonyms:
         self._tenants, self._taxonomy, self._stored, self._clock = tenants, taxonomy, stored, clock
         self._anew: dict[str, Key] = {}
         self._digests: Digests | None = None
+        # The temporary tables of the current slice.
+        self._made: list[str] = []
 
     @classmethod
     def declared(
@@ -105,9 +118,13 @@ class Pseudonyms:
 
     # For intake
 
-    def replaced(self, con: duckdb.DuckDBPyConnection, relation: str, source: str, tenants: Collection[str]) -> str:
+    def replaced(
+        self, con: duckdb.DuckDBPyConnection, relation: str, source: str, tenants: Collection[str],
+        absent: Collection[str] = (), named: str | None = None,
+    ) -> str:  # fmt: skip
         """A FROM item: the FROM item `relation`, of mapped records of these tenants, with pseudonyms for identifiers.
 
+        `absent` names columns that hold nothing; `named` is a FROM item of the same rows with `columns`, cheaper to read.
         Raises KeyLost, and UserError where stored events are as they are not declared to be.
         """
         noted = self.in_use.tenants()
@@ -125,10 +142,16 @@ class Pseudonyms:
             self._digests.use(tenant, self.key(con, tenant))
         with suppress(duckdb.Error):
             con.remove_function(_FUNCTION)
-        con.create_function(_FUNCTION, self._digests.of, ["UBIGINT", "VARCHAR", "VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[call-overload]
-        # Almost always all of them have pseudonyms: to ask of each row costs half as much again.
-        mine = None if len(wanted) == len(tenants) else f"tenant_id in ({', '.join(map(literal, wanted))})"
-        return self._select(relation, identifying(self._taxonomy(), source), mine)
+        con.create_function(_FUNCTION, self._digests.of, ["VARCHAR", "VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[call-overload]
+        fields = identifying(self._taxonomy(), source)
+        # Almost always all of them have pseudonyms.
+        mine = f"tenant_id in ({', '.join(map(literal, wanted))})" if len(wanted) < len(tenants) else None
+        columns = [name for name in fields.columns if name not in absent]
+        return self._with_columns(con, named or relation, _with_keys(relation, fields.paths, mine), columns, mine)
+
+    def columns(self, source: str) -> Sequence[str]:
+        """The columns of events that are replaced; none where no tenant has pseudonyms."""
+        return identifying(self._taxonomy(), source).columns if any(self._tenants.values()) else ()
 
     def key(self, con: duckdb.DuckDBPyConnection, tenant: str) -> Key:
         """The key of the tenant's pseudonyms, made and noted when it is first needed. Raises KeyLost, UserError."""
@@ -172,54 +195,38 @@ class Pseudonyms:
         if done:
             self.in_use.note(tenant, id=made.id, fingerprint=made.fingerprint)
 
-    def _select(self, relation: str, fields: Fields, mine: str | None) -> str:
-        changed = {name: self._of(name) for name in fields.columns}
-        if mine:
-            changed = {name: f"case when {mine} then {sql} else {name} end" for name, sql in changed.items()}
-        # A level for each step: written in one, a value would be computed again wherever it is used.
-        looked = list[str]()
-        for column, paths in fields.paths.items():
-            if paths:
-                # A key may be spelled with escapes.
-                keys = sorted({f"contains({column}, {literal(dumps(path[0]))})" for path in paths})
-                asked = " or ".join([*keys, rf"contains({column}, '\u')"])
-                # What holds a key is looked at too: only an object can be patched.
-                seen = sorted({path[:length] for path in paths for length in range(1, len(path) + 1)})
-                pointers = ", ".join(literal("".join(map(pointer, path))) for path in seen)
-                asked = f"{mine or 'true'} and ({asked})"
-                looked.append(f"case when {asked} then json_extract_string({column}, [{pointers}]) end as __{column}")
-                values = {path: f"__{column}[{place}]" for place, path in enumerate(seen, start=1)}
-                patch = self._patch((), paths, values)
-                changed[column] = (
-                    f"case when __{column} is null then {column} else json_merge_patch({column}, {patch})::varchar end"
-                )
-        replaced = ", ".join(f"{sql} as {name}" for name, sql in changed.items())
-        inner = f"(select *, {', '.join(looked)} from {relation})" if looked else relation
-        return f"(select * replace ({replaced}) from {inner})" if changed else relation
+    def _with_columns(
+        self, con: duckdb.DuckDBPyConnection, relation: str, result: str, columns: Sequence[str], mine: str | None
+    ) -> str:
+        """`result`, which has the rows of `relation`, with pseudonyms in columns.
 
-    def _of(self, value: str) -> str:
-        """SQL for the pseudonym of a value; null for null, and for an empty text."""
-        assert self._digests is not None
-        return f"{_FUNCTION}({self._digests.arguments(value)})"
-
-    def _patch(self, above: Path, paths: Collection[Path], values: Mapping[Path, str]) -> str:
-        """SQL for a merge patch of what lies under `above`.
-
-        A null in it removes a key: of one that stands there twice the first counts, and the others must not stay.
+        They are made once for those who come together (a user, device and session), who mostly come often, and joined to each
+        row: to ask a function for each value costs several times as much, even if it only has to look the answer up.
         """
-        members = []
-        for step in dict.fromkeys(path[len(above)] for path in paths if path[: len(above)] == above):
-            here, start = (*above, step), literal(dumps(step) + ":")
-            value = values[here]
-            if here in paths:
-                given = self._of(f"nullif({value}, '')")
-                members.append(f"""{start} || coalesce('"' || {given} || '"', '"' || {value} || '"', 'null')""")
-            else:
-                members.append(f"case when starts_with({value}, '{{') then {start} || {self._patch(here, paths, values)} end")
-        return f"('{{' || concat_ws(',', {', '.join(members)}) || '}}')"
+        if not columns:
+            return result
+        together, made = ("tenant_id", *columns), f"__made_{len(self._made)}"
+        pseudonyms = [_of(f"nullif({name}, '')") + f" as __{name}" for name in columns]
+        self._made.append(made)
+        con.execute(
+            f"create or replace temp table {made} as select *, {_hash(together)} as __mark, {', '.join(pseudonyms)} "
+            f"from (select distinct {', '.join(together)} from {relation} where {mine or 'true'})"
+        )
+        # Where no two of them have one hash, it decides as well as they do; otherwise each row would find both.
+        alone = con.execute(f"select count(distinct __mark) = count(*) from {made}").fetchall()[0][0]
+        if alone:
+            same = f"{made}.__mark = {_hash([f'given.{name}' for name in together])}"
+        else:
+            same = " and ".join(f"{made}.{name} is not distinct from given.{name}" for name in together)
+        changed = {
+            name: f"case when given.{mine} then __{name} else given.{name} end" if mine else f"__{name}" for name in columns
+        }
+        replaced = ", ".join(f"{sql} as {name}" for name, sql in changed.items())
+        return f"(select given.* replace ({replaced}) from {result} given left join {made} on {same})"
 
     def gather(self, con: duckdb.DuckDBPyConnection) -> None:
         """Put what a slice brought aside, so that memory does not grow with the file."""
+        self._drop(con)
         new = self._digests.taken() if self._digests else None
         if new is None:
             return
@@ -259,9 +266,16 @@ class Pseudonyms:
     def forget(self, con: duckdb.DuckDBPyConnection) -> None:
         """What was gathered is not kept: a load failed, or was only tried."""
         if self._digests:
-            self._digests.forget()
+            self._digests.taken()
         with suppress(duckdb.Error):
+            self._drop(con)
             con.execute("drop table if exists gathered_identifiers")
+
+    def _drop(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Drop what was made for a slice."""
+        for made in self._made:
+            con.execute(f"drop table if exists {made}")
+        self._made.clear()
 
     # For people
 
@@ -289,6 +303,29 @@ class Pseudonyms:
                 ).fetchall()
             )
 
+    def in_clear(self, con: duckdb.DuckDBPyConnection, events: str) -> list[InClear]:
+        """What stands in clear in `events`, a SELECT, that a rotation would replace. Reads all of them."""
+        without = [tenant for tenant, wanted in self._tenants.items() if not wanted]
+        found = list[InClear]()
+        for (source,) in con.execute(f"select distinct source from ({events}) order by 1").fetchall():
+            fields = identifying(self._taxonomy(), source)
+            values = {name: name for name in fields.columns}
+            for column, paths in fields.paths.items():
+                for path in paths:
+                    value = f"json_extract_string({column}, {literal(''.join(map(pointer, path)))})"
+                    values[".".join((column, *path))] = f"case when {_may_hold(column, path[:1])} then {value} end"
+            clear = [f"{value} <> '' and not regexp_full_match({value}, '{FORM}')" for value in values.values()]
+            counts = [f"count(*) filter (where {one}), min(timestamp::date) filter (where {one})" for one in clear]
+            rows = con.execute(
+                f"select tenant_id, {', '.join(counts)} from ({events}) where source = $1 and tenant_id not in "
+                "(select unnest($2::varchar[])) group by 1 order by 1", [source, without],
+            ).fetchall() if values else []  # fmt: skip
+            for tenant, *told in rows:
+                found += [
+                    InClear(tenant, field, *pair) for field, *pair in zip(values, told[::2], told[1::2], strict=True) if pair[0]
+                ]
+        return found
+
     def reidentify(self, tenant: str, pseudonym: str) -> str:
         """The identifier that a pseudonym stands for, for a caller who records who asks. Raises UserError if there is none."""
         found = self.values(tenant, [pseudonym]) if re.fullmatch(FORM, pseudonym) else {}
@@ -312,6 +349,64 @@ class Pseudonyms:
         identifier = known.get(value, value)
         made = [pseudonym(key, identifier) for key in self.keyring.keys(tenant)]
         return list(dict.fromkeys([value, identifier, *made]))
+
+
+def _with_keys(relation: str, paths: Mapping[JsonColumn, Collection[Path]], mine: str | None) -> str:
+    """`relation` with pseudonyms in its JSON."""
+    changed, looked = {}, list[str]()
+    # A level for each step: written in one, a value would be computed again wherever it is used.
+    for column, its in paths.items():
+        if its:
+            # What holds a key is looked at too: only an object can be patched.
+            seen = sorted({path[:length] for path in its for length in range(1, len(path) + 1)})
+            pointers = ", ".join(literal("".join(map(pointer, path))) for path in seen)
+            asked = f"{mine or 'true'} and ({_may_hold(column, sorted({path[0] for path in its}))})"
+            looked.append(f"case when {asked} then json_extract_string({column}, [{pointers}]) end as __{column}")
+            patch = _patch((), its, {path: f"__{column}[{place}]" for place, path in enumerate(seen, start=1)})
+            changed[column] = (
+                f"case when __{column} is null then {column} else json_merge_patch({column}, {patch})::varchar end"
+            )
+    if not changed:
+        return relation
+    replaced = ", ".join(f"{sql} as {name}" for name, sql in changed.items())
+    return f"(select * replace ({replaced}) from (select *, {', '.join(looked)} from {relation}))"
+
+
+def _may_hold(column: str, keys: Collection[str]) -> str:
+    """SQL that is true where JSON holds one of the keys."""
+    # A letter that few texts have is looked for much faster than a word.
+    rare = {key: min(key, key=lambda letter: (letter not in ascii_uppercase, letter not in "jqxz")) for key in keys if key}
+    words = {key: f"contains({column}, {literal(dumps(key, ensure_ascii=False))})" for key in keys}
+    asked = [f"contains({column}, {literal(rare[key])}) and {word}" if key in rare else word for key, word in words.items()]
+    # A key may be spelled with escapes: any letter by its number, a few characters in another way too.
+    escape = "\\" if set("".join(keys)) & set('"\\/\b\f\n\r\t') else "\\u"
+    return " or ".join([*asked, f"contains({column}, {literal(escape)})"])
+
+
+def _patch(above: Path, paths: Collection[Path], values: Mapping[Path, str]) -> str:
+    """SQL for a merge patch of what lies under `above`.
+
+    A null in it removes a key: of one that stands there twice the first counts, and the others must not stay.
+    """
+    members = []
+    for step in dict.fromkeys(path[len(above)] for path in paths if path[: len(above)] == above):
+        here, start = (*above, step), literal(dumps(step) + ":")
+        value = values[here]
+        if here in paths:
+            given = _of(f"nullif({value}, '')")
+            members.append(f"""{start} || coalesce('"' || {given} || '"', '"' || {value} || '"', 'null')""")
+        else:
+            members.append(f"case when starts_with({value}, '{{') then {start} || {_patch(here, paths, values)} end")
+    return f"('{{' || concat_ws(',', {', '.join(members)}) || '}}')"
+
+
+def _hash(columns: Sequence[str]) -> str:
+    return f"hash({', '.join(columns)})"
+
+
+def _of(value: str) -> str:
+    """SQL for the pseudonym of a value of `tenant_id`; null for null."""
+    return f"{_FUNCTION}(tenant_id, {value})"
 
 
 class _Read:
