@@ -63,7 +63,7 @@ MAY_USE = {
     "replay": {"events", "sources", "warehouse"},
     "shown": {"events", "marts", "privacy", "quality", "sessions", "warehouse"},
     "pipeline": _LOGIC - {"aside"},
-    "console": {"defs", "events", "pipeline", "settings", "warehouse"},
+    "console": {"defs", "events", "pipeline", "privacy", "settings", "warehouse"},
     "status": _LOGIC | {"console", "defs", "pipeline"},
     "commands": _LOGIC | {"console", "defs", "pipeline", "status"},
     "cli": _LOGIC | {"commands", "console", "defs", "definitions", "pipeline", "status"},

@@ -189,7 +189,15 @@ def test_what_is_published_waits_for_every_table(specs: dict[str, dg.AssetSpec])
 
 def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) -> None:
     sensors = list(definitions.sensors or [])
-    assert [sensor.name for sensor in sensors] == ["landing", "automation", "near_real_time", "hourly", "daily", "alerts"]
+    assert [sensor.name for sensor in sensors] == [
+        "landing",
+        "automation",
+        "near_real_time",
+        "hourly",
+        "daily",
+        "alerts",
+        "erasures",
+    ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
     assert list(definitions.schedules or []) == SCHEDULES
