@@ -30,17 +30,19 @@ from analytics_assets.freshness.insight import Insight
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES, TIME_TO_INSIGHT
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
-from analytics_assets.gate import CHECKS, Gate
+from analytics_assets.gate import Gate
 from analytics_assets.labelling import found_now, labelled, search_days
 from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.outgoing import answered_from, keep_role_files
 from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
+from analytics_assets.privacy.horizons import Horizons
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS, Pseudonyms
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.replay import replay
+from analytics_assets.retention import limit_checks, stays
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -88,6 +90,7 @@ class Pipeline:
     def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
         self.settings, self.clock = settings, clock
         self.home = Home(settings.home)
+        self.aged = Horizons(self.home)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -96,8 +99,10 @@ class Pipeline:
     @cached_property
     def intake(self) -> Intake:
         limits = self.settings.limits
-        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock, self.pseudonyms,
-                      self.erasures.forgotten)  # fmt: skip
+        tenants, past = list(self.settings.tenants), lambda: self.aged.people.past("timestamp")
+        return Intake(
+            self.home, limits.events, limits.storage, tenants, self.clock, self.pseudonyms, self.erasures.forgotten, past
+        )
 
     @cached_property
     def pseudonyms(self) -> Pseudonyms:
@@ -235,8 +240,8 @@ class Pipeline:
             began = self.clock()
             events = self.table(EVENTS).snapshot()
             low, high = window(days, rules)
-            wide = bounded(events, low, high)
-            asked = bounded(events, *day_bounds(days))
+            wide, asked = (f"{bounded(events, *ends)} and {self.aged.lives('timestamp')}"
+                           for ends in ((low, high), day_bounds(days)))  # fmt: skip
             built = build_sessions(con, wide, days, rules)
             rows = {}
             for spec, relation in (
@@ -284,7 +289,8 @@ class Pipeline:
         with self.home.turn(REBUILD_LOCK):
             version = self.built_version()
             work_db = self.home.work / "marts.duckdb"
-            make_work_db(self.home, work_db, self.table, days, version, self.settings.limits.storage)
+            lives = self.aged.lives("timestamp")
+            make_work_db(self.home, work_db, self.table, days, version, self.settings.limits.storage, lives)
             memory = f"{self.settings.limits.storage.memory_mb}MB"
             result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
@@ -298,6 +304,7 @@ class Pipeline:
                         replace_all(self.table(spec), con, select)
                         rows[spec.name] = self.table(spec).snapshot().rows
                     else:
+                        select += stays(self.table(spec).snapshot(), self.aged, days)
                         _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
             finally:
                 con.execute("detach marts")
@@ -473,8 +480,9 @@ class Pipeline:
             tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
                                      self.personal_data(con))  # fmt: skip
             out = publish(
-                self.home, tables, now=now, checks=CHECKS, release=release, progress=progress,
-                facts=facts, keep=self.settings.limits.storage.keep_versions,
+                self.home, tables, now=now, release=release, progress=progress, facts=facts,
+                checks=(*self.gate.checks(), *limit_checks(self.settings, self.specs, now)),
+                keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)
             keep_role_files(self.settings, self.specs, self.table, progress)

@@ -18,9 +18,10 @@ RESOLVED = "select * from resolved"
 
 
 def make_work_db(
-    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules
-) -> None:
-    """Make it for `days` of this version of events."""
+    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules,
+    lives: str = "true",
+) -> None:  # fmt: skip
+    """Make it for `days` of this version of events, of those that meet the SQL `lives`."""
     # A killed build may leave a log that DuckDB would play into the new file.
     for leftover in (path, path.with_name(path.name + ".wal")):
         leftover.unlink(missing_ok=True)
@@ -29,7 +30,7 @@ def make_work_db(
     with connection(home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
         con.execute("create table days as select unnest(?::date[]) as date", [list(days)])
         con.execute(f"create table resolved as {resolved_identities(table(IDENTITIES).snapshot().select())}")
-        asked = f"{bounded(events, *day_bounds(days))} and timestamp::date in (select date from days)"
+        asked = f"{bounded(events, *day_bounds(days))} and timestamp::date in (select date from days) and {lives}"
         sessions = table(SESSIONS).snapshot().select()
         for name, select in seen_by_marts(asked, EVENTS.column_names, sessions, SESSIONS.column_names, RESOLVED).items():
             con.execute(f"create view {name} as {select}")

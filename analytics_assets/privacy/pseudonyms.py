@@ -94,6 +94,8 @@ class Pseudonyms:
         self._tenants, self._taxonomy, self._stored, self._clock = tenants, taxonomy, stored, clock
         self._anew: dict[str, Key] = {}
         self._digests: Digests | None = None
+        self._taken_out = home.privacy / "identifiers_taken_out"
+        self._seen_taken = self._last_taken()
 
     @classmethod
     def declared(
@@ -121,6 +123,10 @@ class Pseudonyms:
             return relation
         if self._digests is None:
             self._digests = Digests(self.values)
+        # What is remembered counts as stored, which it is no more if another process took it out.
+        if (taken := self._last_taken()) != self._seen_taken:
+            self._digests.forget()
+            self._seen_taken = taken
         for tenant in wanted:
             self._digests.use(tenant, self.key(con, tenant))
         with suppress(duckdb.Error):
@@ -262,6 +268,24 @@ class Pseudonyms:
             self._digests.forget()
         with suppress(duckdb.Error):
             con.execute("drop table if exists gathered_identifiers")
+
+    def take_out(self, con: duckdb.DuckDBPyConnection, stays: str) -> int:
+        """Take the rows out that do not meet the SQL `stays`, which is never null; returns how many."""
+        delta = self.table.open()
+        old = self.table.snapshot_of(delta)
+        select = f"select {IDENTIFIERS.select_list} from ({old.select()})"
+        going = con.execute(f"select count(*) from ({select}) where not ({stays})").fetchall()[0][0]
+        if going:
+            # Told before it is done: a process that forgets for nothing only works more.
+            self._taken_out.write_text(f"{delta.version()}\n", encoding="ascii")
+            adds = self.table.write(con, f"{select} where {stays}", "kept")
+            self.table.commit(delta, adds, old.files)
+        return int(going)
+
+    def _last_taken(self) -> str:
+        with suppress(FileNotFoundError):
+            return self._taken_out.read_text(encoding="ascii")
+        return ""
 
     # For people
 
