@@ -12,7 +12,14 @@ from analytics_assets.defs.erasure import erase, erasures
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
-from analytics_assets.defs.maintenance import audit_log_is_whole, compacted_events, layout_is_lean, swept_storage
+from analytics_assets.defs.maintenance import (
+    audit_log_is_whole,
+    compacted_events,
+    layout_is_lean,
+    nothing_is_past_its_limit,
+    retained,
+    swept_storage,
+)
 from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
@@ -26,11 +33,22 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         assets=[
             *dg.map_asset_specs(
                 lambda spec: with_condition(with_tier(spec)),
-                [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
+                [
+                    intake,
+                    sessions,
+                    users,
+                    marts,
+                    quality,
+                    analytics_duckdb,
+                    retained,
+                    compacted_events,
+                    swept_storage,
+                    *PROMISES_KEPT,
+                ],
             ),
             *SERVICE_LEVELS,
         ],
-        asset_checks=[layout_is_lean, audit_log_is_whole, *PROMISE_CHECKS, *SLO_CHECKS],
+        asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
         jobs=[*JOBS, rollback_publish, erase],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures],
         schedules=SCHEDULES,

@@ -70,6 +70,14 @@ def landed_at(path: Path) -> datetime | None:
         return None
 
 
+def received_at(path: Path) -> datetime | None:
+    """When a file that was loaded got its place (UTC), by this machine's own clock. None if it is gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_ctime, UTC).replace(tzinfo=None)
+    except FileNotFoundError:
+        return None
+
+
 def waiting_since(files: Iterable[Landed]) -> Iterator[tuple[str, datetime]]:
     """(tenant, since when) of each file that is still there: one may be taken while we look."""
     for file in files:

@@ -31,17 +31,19 @@ from analytics_assets.freshness.insight import Insight
 from analytics_assets.freshness.tables import FRESHNESS_ACTIONS, QUEUE_OVERRIDES, TIME_TO_INSIGHT
 from analytics_assets.freshness.tiers import load_promises
 from analytics_assets.freshness.watch import ACTIONS_LOCK, Watch
-from analytics_assets.gate import CHECKS, Gate
+from analytics_assets.gate import Gate
 from analytics_assets.labelling import found_now, labelled, search_days
 from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.outgoing import answered_from, keep_role_files
 from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
+from analytics_assets.privacy.horizons import Horizons
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS, Pseudonyms
 from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.replay import replay
+from analytics_assets.retention import limit_checks, stays
 from analytics_assets.sessions.build import (
     build_sessions,
     merge_identities,
@@ -89,6 +91,7 @@ class Pipeline:
     def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
         self.settings, self.clock = settings, clock
         self.home = Home(settings.home)
+        self.aged = Horizons(self.home)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -97,8 +100,10 @@ class Pipeline:
     @cached_property
     def intake(self) -> Intake:
         limits = self.settings.limits
-        return Intake(self.home, limits.events, limits.storage, list(self.settings.tenants), self.clock, self.pseudonyms,
-                      self.erasures.forgotten)  # fmt: skip
+        tenants, past = list(self.settings.tenants), lambda: self.aged.people.past("timestamp")
+        return Intake(
+            self.home, limits.events, limits.storage, tenants, self.clock, self.pseudonyms, self.erasures.forgotten, past
+        )
 
     @cached_property
     def pseudonyms(self) -> Pseudonyms:
@@ -177,15 +182,6 @@ class Pipeline:
         with self.connect() as con:
             return self.intake.report(con, file_digest(path, self.source(source_name).name, tenant))
 
-    def events_a_day(self, con: duckdb.DuckDBPyConnection, reports: Sequence[BatchReport]) -> list[tuple[date, str, float]]:
-        """(day, tenant, events) of the days that these batches brought new events to."""
-        days = sorted({day for report in reports for day in report.days})
-        if not days:
-            return []
-        events = bounded(self.table(EVENTS).snapshot(), *day_bounds(days))
-        counted = f"select timestamp::date as day, tenant_id, count(*)::double as events from ({events}) group by 1, 2"
-        return con.execute(f"{counted} having day in (select unnest(?::date[])) order by 1, 2", [days]).fetchall()
-
     def landed(self, now: datetime, settle_seconds: float = 2.0) -> tuple[list[Landed], list[str]]:
         """Files that wait in `landing/<tenant>/`, oldest first, and one line for each that cannot be taken."""
         return landed_files(self.home.landing, self.settings.tenants, now, settle_seconds)
@@ -239,13 +235,14 @@ class Pipeline:
         with self.home.turn(REBUILD_LOCK):
             began = self.clock()
             events = self.table(EVENTS).snapshot()
-            asked, known = bounded(events, *day_bounds(days)), self.table(IDENTITIES).snapshot().select()
+            lives = self.aged.lives("timestamp")
+            asked, known = f"{bounded(events, *day_bounds(days))} and {lives}", self.table(IDENTITIES).snapshot().select()
             if anew := withdrawn_after(con, self.table(BATCHES).snapshot(), self.last_rebuild()):
                 # What those events said about who is who is not to be told from the rest: it is learned anew.
                 asked, known = events.select(), IDENTITIES.empty_select
             merge_identities(con, asked, known)
             days = self.consents.learn(con, asked, events, days, anew)
-            wide = self.consents.shown(con, bounded(events, *window(days, rules)))
+            wide = self.consents.shown(con, f"{bounded(events, *window(days, rules))} and {lives}")
             built = build_sessions(con, wide, days, rules)
             rows = {}
             for spec, relation in (
@@ -290,8 +287,9 @@ class Pipeline:
             version, days = self.built_version(), sorted({*days, *unsettled(con, self.home)})
             work_db = self.home.work / "marts.duckdb"
             make_work_db(
-                self.home, work_db, self.table, days, version, self.settings.limits.storage, self.consents.shown_events
-            )
+                self.home, work_db, self.table, days, version, self.settings.limits.storage, self.consents.shown_events,
+                self.aged.lives("timestamp"),
+            )  # fmt: skip
             memory = f"{self.settings.limits.storage.memory_mb}MB"
             result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
             if not result.ok:
@@ -305,6 +303,7 @@ class Pipeline:
                         replace_all(self.table(spec), con, select)
                         rows[spec.name] = self.table(spec).snapshot().rows
                     else:
+                        select += stays(self.table(spec).snapshot(), self.aged, days)
                         _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
             finally:
                 con.execute("detach marts")
@@ -481,8 +480,9 @@ class Pipeline:
             tables, facts = labelled(con, self.settings, self.specs, publishables(self.table, version), facts,
                                      self.personal_data(con))  # fmt: skip
             out = publish(
-                self.home, tables, now=now, checks=(*self.consents.checks(), *CHECKS), release=release, progress=progress,
-                facts=facts, keep=self.settings.limits.storage.keep_versions,
+                self.home, tables, now=now, release=release, progress=progress, facts=facts,
+                checks=(*self.consents.checks(), *self.gate.checks(), *limit_checks(self.settings, self.specs, now)),
+                keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)
             keep_role_files(self.settings, self.specs, self.table, progress)

@@ -45,6 +45,7 @@ TABLES = {
 }
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, CONSENT_STATUS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
+MAINTENANCE = {"retained", "compacted_events", "swept_storage"}
 LEVELS = {"slo_error_budget", "release_gate"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 
@@ -110,7 +111,7 @@ def test_the_definitions_load(definitions: dg.Definitions) -> None:
 
 
 def test_every_asset_says_whose_and_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
-    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", "compacted_events", "swept_storage", *KEPT, *LEVELS}
+    assert set(specs) == {*TABLES, *models(), "analytics_duckdb", *MAINTENANCE, *KEPT, *LEVELS}
     for name, spec in specs.items():
         assert spec.description, name
         assert spec.group_name not in (None, "default"), name
@@ -223,7 +224,7 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     assert chosen["ingest"] == {"events", "rejected_events", "batches"}
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
-    assert chosen["maintain"] == {"compacted_events", "swept_storage"}
+    assert chosen["maintain"] == MAINTENANCE
 
 
 # Loading

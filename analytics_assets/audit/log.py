@@ -27,7 +27,7 @@ from analytics_assets.warehouse.home import Home
 
 Action = Literal[
     "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "query",
-    "show_rejected", "reidentify", "rotate_key", "erase", "report", "accept", "gap", "repair",
+    "show_rejected", "reidentify", "rotate_key", "erase", "report", "accept", "gap", "repair", "retain",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Outcome = Literal["begun", "done", "unchanged", "refused", "failed"]

@@ -172,3 +172,16 @@ def rotate(tenant: str, as_json: bool) -> int:
     else:
         say(f"the pseudonyms of '{tenant}' are made with {key}; keep a copy of {stages.pseudonyms.keyring.path}")
     return DONE
+
+
+@privacy.command()
+@click.option("--dry-run", is_flag=True, help="Change nothing: show what has a limit, and what would go now.")
+@json_option
+def retention(dry_run: bool, as_json: bool) -> int:
+    """Take out what is past the limits of retention.yaml, as every night does; then publish, and remove what nobody needs.
+
+    Exits with 3 if the publish was refused: what went is gone, but readers still get the version of before.
+    """
+    from analytics_assets.commands.retention import show_limits, take_out
+
+    return show_limits(as_json) if dry_run else take_out(as_json)

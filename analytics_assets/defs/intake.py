@@ -45,13 +45,15 @@ def intake(
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult]:
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.workplace import events_a_day
 
     stages = pipeline.get()
     failed: list[str] = []
     with duckdb.get_connection() as con:
         reports = list(_load(context, config, stages, con, progress, utc_now(), failed))
         tables = {spec.name: stages.table(spec).snapshot() for spec in (EVENTS, REJECTED, BATCHES)}
-        days = stages.events_a_day(con, reports)
+        touched = sorted({day for report in reports for day in report.days})
+        days = events_a_day(con, tables[EVENTS.name], touched)
     if reports:
         Audit(stages.settings, context.run.run_id).record(
             "load", tables=list(tables), details={"batches": [one.batch_id[:12] for one in reports], **_sums(reports)}

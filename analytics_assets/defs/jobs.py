@@ -37,7 +37,7 @@ maintain = dg.define_asset_job(
     "maintain",
     selection=dg.AssetSelection.groups("maintenance"),
     config=CALM,
-    description="Compact closed days, remove files nobody needs.",
+    description="Take out what is past its limit, compact closed days, remove files nobody needs.",
 )
 
 JOBS = [ingest, refresh, publish, maintain]

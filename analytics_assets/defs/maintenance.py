@@ -9,6 +9,42 @@ from analytics_assets.defs.resources import OWNER, PipelineResource
 
 
 @dg.asset(deps=["events"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER], tags=AS_A_WHOLE)
+def retained(context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
+    """What is past the limits of retention.yaml taken out: of every table, of received files, of old published versions."""
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.expiry import retain
+
+    stages = pipeline.get()
+    with Audit(stages.settings, context.run.run_id).act("retain") as act, duckdb.get_connection() as con:
+        taken = retain(stages, con, utc_now(), context.log.info)
+        if taken is None:
+            act.outcome = "unchanged"
+            return dg.MaterializeResult(metadata={"limits": "nothing has a limit"})
+        act.tables, act.details = sorted({*taken.dropped, *taken.anonymised}), {**taken.numbers}
+    for line in taken.told:
+        context.log.info(line)
+    return dg.MaterializeResult(metadata={**taken.numbers, "published": taken.not_published is None})
+
+
+@dg.asset_check(asset="retained", description="No row of any table, no received file and no kept version is past its limit.")
+def nothing_is_past_its_limit(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.expiry import late_versions, look, old_files
+
+    stages, now = pipeline.get(), utc_now()
+    with duckdb.get_connection() as con:
+        past = {f"{one.retention} of {one.tenant or 'all others'}": one.past for one in look(stages, con, now) if one.past}
+        files = len(old_files(stages, con, now))
+    late = late_versions(stages, now)
+    return dg.AssetCheckResult(
+        passed=not (past or files or late),
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"rows": sum(past.values()), "files": files, "versions": ", ".join(map(str, late)) or "none"},
+        description="; ".join(f"{whose}: {rows:,} past" for whose, rows in past.items()) or None,
+    )
+
+
+@dg.asset(deps=["retained"], group_name="maintenance", kinds={"deltalake"}, owners=[OWNER], tags=AS_A_WHOLE)
 def compacted_events(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
     """The files of closed days merged and ordered by tenant and time. No row changes."""
     from analytics_assets.events.intake import utc_now

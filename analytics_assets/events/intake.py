@@ -109,13 +109,11 @@ class Intake:
     def __init__(
         self, home: Home, limits: EventLimits, storage: StorageRules, tenants: Sequence[str],
         clock: Callable[[], datetime] | None = None, identifiers: Identifiers | None = None,
-        forgotten: Forgotten | None = None,
+        forgotten: Forgotten | None = None, past: Callable[[], str] = lambda: "false",
     ) -> None:  # fmt: skip
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
-        self.clock, self.identifiers, self.forgotten = clock or utc_now, identifiers, forgotten
-        self.events = Table(home.warehouse, EVENTS)
-        self.rejected = Table(home.warehouse, REJECTED)
-        self.batches = Table(home.warehouse, BATCHES)
+        self.clock, self.identifiers, self.forgotten, self._past = clock or utc_now, identifiers, forgotten, past
+        self.events, self.rejected, self.batches = (Table(home.warehouse, spec) for spec in (EVENTS, REJECTED, BATCHES))
         # The batch whose row this object has seen or written last: it need not be looked for again.
         self._noted: str | None = None
 
@@ -208,7 +206,7 @@ class Intake:
         return report
 
     def _store_slice(self, con: duckdb.DuckDBPyConnection, state: "_Loading", part: Any) -> int:
-        rules = rules_of(self.limits, self.tenants, state.batch.received_at)
+        rules = rules_of(self.limits, self.tenants, state.batch.received_at, self._past())
         any_rule = " or ".join(f"({condition})" for _, condition in rules)
         judged = " ".join(f"when {condition} then {literal(reason)}" for reason, condition in rules)
         gone = self.forgotten is not None and self.forgotten.mark(con)
@@ -337,8 +335,7 @@ class Intake:
             return
         row = report.as_row()
         casts = ", ".join(f"?::{column.type} as {column.name}" for column in BATCHES.columns)
-        values = [row[column.name] for column in BATCHES.columns]
-        con.execute(f"create or replace temp table batch_row as select {casts}", values)
+        con.execute(f"create or replace temp table batch_row as select {casts}", [row[name] for name in BATCHES.column_names])
         adds = self.batches.write(con, "select * from batch_row", "batch")
         self.batches.commit(delta, adds, transaction=mark)
         self._noted = report.batch_id
@@ -356,7 +353,6 @@ class Intake:
 
     def report(self, con: duckdb.DuckDBPyConnection, batch_id: str) -> BatchReport | None:
         """What `batches` says of a batch, the newest row first; None if there is none."""
-        names = [column.name for column in BATCHES.columns]
         rows = con.execute(
             f"select {BATCHES.select_list} from ({self.batches.snapshot().select()}) where batch_id = ? "
             "order by status = 'set_aside', received_at desc limit 1",
@@ -364,7 +360,7 @@ class Intake:
         ).fetchall()
         if not rows:
             return None
-        row = dict(zip(names, rows[0], strict=True))
+        row = dict(zip(BATCHES.column_names, rows[0], strict=True))
         counts = {name: json.loads(row[name] or "null") for name in ("rejected_by_reason", "events_by_tenant")}
         return BatchReport(**{**row, **counts, "days": tuple(row["days"])})
 

@@ -8,8 +8,8 @@ from analytics_assets.settings import EventLimits
 from analytics_assets.warehouse.spec import literal
 
 
-def rules_of(limits: EventLimits, tenants: Sequence[str], now: datetime) -> list[tuple[str, str]]:
-    """(reason, SQL condition), in the order in which they are tried."""
+def rules_of(limits: EventLimits, tenants: Sequence[str], now: datetime, past: str = "false") -> list[tuple[str, str]]:
+    """(reason, SQL condition), in the order in which they are tried; `past` is SQL: the day's events went for good."""
     known = ", ".join(literal(tenant) for tenant in tenants) or "''"
     types = ", ".join(literal(name) for name in TYPES)
     latest = f"timestamp {literal((now + timedelta(hours=limits.future_hours)).isoformat(sep=' '))}"
@@ -30,6 +30,7 @@ def rules_of(limits: EventLimits, tenants: Sequence[str], now: datetime) -> list
         ("time_too_early", f"timestamp < timestamp {literal(limits.earliest)}"),
         ("time_in_future", f"timestamp > {latest} or timestamp > received_at + interval {limits.future_hours} hours"),
         ("received_in_future", f"received_at > {latest}"),
+        ("past_retention", past),
         ("properties_too_large", f"strlen(properties) > {limits.properties_bytes}"),
         ("context_too_large", f"strlen(context) > {limits.properties_bytes}"),
         ("too_many_properties", many_keys),

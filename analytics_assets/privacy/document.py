@@ -20,7 +20,8 @@ test fails when they part ways. Change the declarations, not this page.
 Two of these rules hold by themselves: what is hidden, and that a model that asks for its fields gets no excluded one. What
 leaves by role is masked where groups are small (docs/egress.md); the published file shows all other fields as they are.
 
-What is computed inherits the strictest label of the fields that its values come from, and the shortest retention. A column
+What is computed inherits the strictest label of the fields that its values come from, and the shortest retention, but for
+counts and sums by day (`rollups`), which may stay when the events are gone. A column
 carries the values of another if it changes when these are renamed. What only chooses rows is not carried, and a count carries
 no value but what the rows tell by being there: **a count of one is still a count**, and nothing here promises that a group is
 large. Where a column says less than it inherits, the last column of its table tells why.

@@ -85,6 +85,12 @@ def _shown(
     return f"case when {name} is null or {others}list_has_all({known}, json_keys({name})) then {name} else {again} end"
 
 
+def only_keys(column: str, keys: Mapping[str, Sequence[str]]) -> str:
+    """SQL of a JSON column of `events` with only these keys, by source; null stays null."""
+    name = identifier(column)
+    return f"case when {name} is not null then {_by_source({source: _only(name, some) for source, some in keys.items()})} end"
+
+
 def _by_source(values: Mapping[str, str]) -> str:
     cases = " ".join(f"when {literal(name)} then {sql}" for name, sql in values.items() if name != EVERY_SOURCE)
     return f"case source {cases} else {values[EVERY_SOURCE]} end"

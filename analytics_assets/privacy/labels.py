@@ -129,14 +129,14 @@ class Labels:
         label = strictest(one.label for one in known)
         ruling = next(one for one in known if one.label == label)
         retention = min((one.retention for one in known), key=self._kept.index)
-        loosened = self.taxonomy.loosened.get(table, {}).get(column)
+        loosened, rollup = self.taxonomy.loosened.get(table, {}).get(column), self.taxonomy.rollups.get(table)
         return Labelled(
             table,
             column,
             loosened.label if loosened else label,
             ruling.category,
             ruling.purpose,
-            (loosened and loosened.retention) or retention,
+            (loosened and loosened.retention) or (rollup and rollup.retention) or retention,
             ruling.owner,
             inherited_from=tuple(origins),
             loosened_by=str(loosened) if loosened else None,

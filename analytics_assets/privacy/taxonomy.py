@@ -124,6 +124,13 @@ class Loosened(Declared):
         return f"{self.by}{how}: {self.reason}"
 
 
+class Rollup(Declared):
+    """A computed table whose rows are counts and sums of a day, and may stay when the events go that they count."""
+
+    retention: str = Field(description="Retention class.")
+    reason: Reason = Field(description="Why that is right.")
+
+
 class Taxonomy(Declared):
     """The file. `keys`: column, then source, then the key's path with dots; a path covers all that lies below it."""
 
@@ -134,6 +141,7 @@ class Taxonomy(Declared):
     tables: dict[str, TableLabels]
     keys: dict[JsonColumn, dict[str, dict[str, FieldLabel]]]
     loosened: dict[str, dict[str, Loosened]] = Field({})
+    rollups: dict[str, Rollup] = Field({}, description="Computed tables that have a retention class of their own.")
 
     def declared(self, field: str, source: str) -> FieldLabel | None:
         """What is said of a column of events, or of a key (column and path with dots) where `source` sends it."""
@@ -159,10 +167,12 @@ class Taxonomy(Declared):
                     yield ("loosened", table), f"'{table}' is not computed from other tables; change its label in tables"
                 elif column not in columns[table]:
                     yield ("loosened", table, column), f"'{table}' has no column '{column}'; remove it"
+        for table in self.rollups.keys() - {*derived}:
+            yield ("rollups", table), f"'{table}' is not computed from other tables; give it its class in tables"
         for name, by_source in self.keys.items():
             for source in by_source.keys() - known:
                 yield ("keys", name, source), f"there is no source '{source}'; declared are {', '.join(sorted(known))}"
-        for place, kept in _retentions(self.model_dump(include={"defaults", "tables", "keys", "loosened"})):
+        for place, kept in _retentions(self.model_dump(include={"defaults", "tables", "keys", "loosened", "rollups"})):
             if kept not in self.retention:
                 yield place, f"there is no retention class '{kept}'; declared are {', '.join(self.retention)}"
 

@@ -322,6 +322,48 @@ def replace_days(
     return table.commit(delta, adds, touched, note=note), written
 
 
+def rewrite_rows(
+    table: Table, con: duckdb.DuckDBPyConnection, goes: str, dense_day_rows: int, *,
+    changes: str = "false", replaced: Mapping[str, str] | None = None,
+) -> tuple[int, int]:  # fmt: skip
+    """Take out the rows that meet the SQL `goes`, and give others that meet `changes` the values of `replaced` (column to SQL).
+
+    Neither must ever be null. One commit that rewrites the files that hold such rows, or none; returns (rows that went, rows
+    that changed).
+    """
+    delta = table.open()
+    old = table.snapshot_of(delta)
+    if not old.files:
+        return 0, 0
+    spec, paths = table.spec, ", ".join(literal(file.path) for file in old.files)
+    rows = (
+        f"(from read_parquet([{paths}], filename = true, union_by_name = true, hive_partitioning = false) "
+        f"union all by name select *, null::varchar as filename from ({spec.empty_select}))"
+    )
+    counted = con.execute(
+        f"select filename, count(*) filter (goes), count(*) filter (changes) from (select filename, {goes} as goes, "
+        f"not ({goes}) and {changes} as changes from {rows}) group by 1 having bool_or(goes or changes)"
+    ).fetchall()
+    if not counted:
+        return 0, 0
+    touched = {name for name, *_ in counted}
+    files = [file for file in old.files if file.path in touched]
+    columns = ", ".join(
+        f"case when {changes} then {replaced[name]} else {identifier(name)} end as {identifier(name)}"
+        if replaced and name in replaced else identifier(name)
+        for name in spec.column_names
+    )  # fmt: skip
+    kept = f"select {columns} from ({old.select(files)}) where not ({goes})"
+    if spec.time_column is None:
+        adds = table.write(con, kept, "kept")
+    else:
+        day = f"{identifier(spec.time_column)}::date"
+        left = dict(con.execute(f"select {day}, count(*) from ({kept}) group by 1").fetchall())
+        adds = table.write_days(con, kept, "kept", left, dense_day_rows) if left else []
+    table.commit(delta, adds, files)
+    return sum(row[1] for row in counted), sum(row[2] for row in counted)
+
+
 def replace_all(table: Table, con: duckdb.DuckDBPyConnection, select: str, note: dict[str, str] | None = None) -> int:
     """Put the rows of `select` in the place of the whole table; returns the new version."""
     delta = table.open()
