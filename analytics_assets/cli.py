@@ -29,6 +29,7 @@ from analytics_assets.commands.common import (
     settings,
 )
 from analytics_assets.commands.erase import erase
+from analytics_assets.commands.explain import explain_number
 from analytics_assets.commands.export import export
 from analytics_assets.commands.gate import gate
 from analytics_assets.commands.privacy import privacy
@@ -348,7 +349,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, export, gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 
 

@@ -1,12 +1,14 @@
 """Reports from the audit log: acts by person, by subject, since when. An act is one line, however many entries it has."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from analytics_assets.audit.chain import Chain, Entry, entry_of
+from analytics_assets.audit.chain import Chain, Entry, entry_of, segments
+from analytics_assets.audit.log import Action
 from analytics_assets.audit.outside import Key
+from analytics_assets.warehouse.home import Home
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ def entries(chain: Chain) -> Iterator[Entry]:
                 size -= len(line)
                 if entry := entry_of(line.rstrip(b"\n")):
                     yield entry
+
+
+def newest_first(home: Home, actions: Sequence[Action]) -> Iterator[Mapping[str, Any]]:
+    """What the entries of these actions say, the newest first: for a caller who knows how far back to look."""
+    # Keys are written in their order, and `action` is the first of them.
+    begins = tuple(f'{{"action":"{action}"'.encode() for action in actions)
+    for path in reversed(segments(home)):
+        for line in reversed(path.read_bytes().split(b"\n")):
+            if line.startswith(begins) and (entry := entry_of(line)):
+                yield entry.said
 
 
 def report(chain: Chain, wanted: Wanted) -> list[Told]:

@@ -47,6 +47,7 @@ def analytics_duckdb(
 ) -> dg.MaterializeResult:
     """`published/analytics.duckdb`: one version of every table, read-only, replaced by rename. Analysts open this file."""
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.explain import overview
     from analytics_assets.pipeline import Waiting
 
     progress.stage("publishing")
@@ -63,6 +64,7 @@ def analytics_duckdb(
             return dg.MaterializeResult(metadata={"published": False, "reason": str(reason)})
         stages.levels.probe(con, utc_now())
     rows = [dg.TableRecord({"table": name, "rows": count}) for name, count in published.rows.items()]
+    explained = overview(published.path, stages.settings, stages.specs)
     return dg.MaterializeResult(
         metadata={
             "published": published.changed,
@@ -70,6 +72,7 @@ def analytics_duckdb(
             "path": dg.MetadataValue.path(published.path),
             "published at": str(published.published_at),
             "tables": dg.MetadataValue.table(rows),
+            "explained": dg.MetadataValue.table([dg.TableRecord(line) for line in explained]),
             **_pictures(published.path),
         }
     )
