@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from analytics_assets.audit.log import Audit
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.freshness.tables import TIME_TO_INSIGHT
 from analytics_assets.labelling import FACTS, load_labels
 from analytics_assets.privacy.egress import Egress
-from analytics_assets.privacy.role_files import Kept, RoleFiles, folder
+from analytics_assets.privacy.role_files import Kept, Leaving, RoleFiles, folder
 from analytics_assets.privacy.roles import DIMENSIONS, Roles, load_roles, read_roles
 from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, shown_of
 from analytics_assets.sessions.build import resolved_identities, stitched
@@ -53,7 +54,7 @@ def egress(settings: Settings, roles: Roles, table: Callable[[TableSpec], Table]
             events, identities, exceptions = (_whole(table(spec), shown) for spec in _ANSWERED_FROM)
             return people_rows(shown_of(events.select(), exceptions), identities.select(), tenant, last)
 
-        yield Egress(con, roles, rows)
+        yield Egress(con, roles, rows, shown.version)
 
 
 def people_rows(events: str, identities: str, tenant: str, last: date) -> str:
@@ -75,9 +76,9 @@ def people_rows(events: str, identities: str, tenant: str, last: date) -> str:
 
 def keep_role_files(
     settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table],
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda name: None, log: Audit | None = None,
 ) -> Kept:  # fmt: skip
-    """Bring the files of roles to the version that readers get. Raises RoleFilesFailed, ConfigError.
+    """Bring the files of roles to the version that readers get; each is recorded in `log`. Raises RoleFilesFailed, ConfigError.
 
     Costs nothing where no role has a file, and no file is left of one that had.
     """
@@ -85,7 +86,12 @@ def keep_role_files(
     if not any(role.file for role in read_roles(settings.config / "roles.yaml").roles.values()) and not folder(home).exists():
         return Kept((), (), ())
     roles, labels = declared_roles(settings, specs), load_labels(settings, specs)
-    files = RoleFiles(home, roles, _tables(), labels, list(settings.tenants), settings.limits.storage.memory_mb)
+
+    def record(file: Leaving) -> None:
+        said = {name: value for name, value in vars(file).items() if name not in ("tenant", "tables")}
+        (log or Audit(settings)).record("role_file", tenant=file.tenant, tables=file.tables, details=said)
+
+    files = RoleFiles(home, roles, _tables(), labels, list(settings.tenants), record, settings.limits.storage.memory_mb)
     with home.lock(PUBLISH_LOCK), egress(settings, roles, table) as answers:
         version = shown_publication(home).version
         kept = files.keep(version_path(home, version), version, answers, progress)

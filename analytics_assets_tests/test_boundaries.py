@@ -56,7 +56,7 @@ MAY_USE = {
     "privacy": {"audit", "settings", "warehouse"},
     "labelling": {"audit", "events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
     "consents": {"events", "privacy", "sessions", "settings", "warehouse"},
-    "outgoing": {"events", "freshness", "labelling", "privacy", "sessions", "settings", "shown", "warehouse"},
+    "outgoing": {"audit", "events", "freshness", "labelling", "privacy", "sessions", "settings", "shown", "warehouse"},
     "explain": {
         "audit",
         "events",

@@ -31,12 +31,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         with Line.at(folder / "home", a_config(folder / "config")) as line:
-            for events in (
+            deliveries: list[list[Any]] = [
                 [an_event("m1", revenue=2.5, currency="GBP"), an_event("m2", timestamp=at(11 * 60 + 50))],
                 [an_event("m3", timestamp=at(12 * 60 + 5)), "no event"],
                 [an_event("m4", timestamp=at(day=2), revenue=1, currency="pounds")],
                 [an_event("g1", tenant_id="globex", timestamp=at(day=2), revenue=1, currency="GBP", user_id="u1")],
-            ):
+            ]
+            for events in deliveries:
                 line.load(events)
                 line.now += timedelta(minutes=1)
             line.rebuild()

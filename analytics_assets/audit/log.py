@@ -22,16 +22,17 @@ import click
 
 from analytics_assets.audit.chain import Amiss, Chain
 from analytics_assets.audit.outside import Head, Key, Outside
-from analytics_assets.settings import Settings, UserError
+from analytics_assets.settings import Denied, Settings, UserError
 from analytics_assets.warehouse.home import Home
 
 Action = Literal[
     "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "query",
-    "show_rejected", "reidentify", "rotate_key", "erase", "report", "accept", "gap", "repair",
+    "show_rejected", "reidentify", "rotate_key", "erase", "export", "role_file", "report", "accept", "gap", "repair",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
-Outcome = Literal["begun", "done", "unchanged", "refused", "failed"]
-# What stands for a tenant that is not declared: a person may have typed anything.
+Outcome = Literal["begun", "done", "unchanged", "denied", "refused", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# What stands for a tenant or a role that is not declared: a person may have typed anything.
 UNDECLARED = "(undeclared)"
 # So many people are named in an entry; of more it tells how many.
 MOST_SUBJECTS = 100
@@ -110,9 +111,10 @@ class Audit:
         try:
             yield act
         except BaseException as error:
-            outcome: Outcome = "refused" if isinstance(error, UserError) else "failed"
             details = {**act.details, "error": type(error).__name__}
-            self.record(action, outcome, of=begun.entries, tables=act.tables, subjects=act.subjects, details=details, **about)
+            self.record(
+                action, _outcome(error), of=begun.entries, tables=act.tables, subjects=act.subjects, details=details, **about
+            )
             raise
         self.record(
             action, act.outcome, of=begun.entries, tables=act.tables, subjects=act.subjects, details=act.details, **about
@@ -155,6 +157,12 @@ class Audit:
 
     def _declared(self, tenant: str | None) -> str | None:
         return tenant if tenant is None or tenant in self.settings.tenants else UNDECLARED
+
+
+def _outcome(error: BaseException) -> Outcome:
+    if isinstance(error, Denied):
+        return "denied"
+    return "refused" if isinstance(error, UserError) else "failed"
 
 
 def _plain(value: Detail) -> Any:

@@ -20,6 +20,7 @@ class Wanted:
     tenant: str | None = None
     names: Collection[str] = ()
     since: datetime | None = None
+    outcome: str | None = None
 
 
 @dataclass
@@ -108,6 +109,8 @@ def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:
 
 
 def _is_about(act: Told, wanted: Wanted) -> bool:
+    if wanted.outcome not in (None, act.outcome):
+        return False
     if wanted.names:
         # An act that nobody said the tenant of may be about this one.
         if not act.names_subject or act.tenant not in ("", wanted.tenant):

@@ -56,7 +56,7 @@ def analytics_duckdb(
     with duckdb.get_connection() as con:
         try:
             with log.act("publish", details={"declarations": log.declarations(), "release": config.release}) as act:
-                published = stages.publish(con, utc_now(), release=config.release)
+                published = stages.publish(con, utc_now(), release=config.release, log=log)
                 act.outcome = "done" if published.changed else "unchanged"
                 act.tables, act.details["version"] = list(published.rows), published.version
         except Waiting as reason:
@@ -93,9 +93,10 @@ def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: 
     from analytics_assets.warehouse.publish import rollback
 
     stages = pipeline.get()
-    with Audit(stages.settings, context.run.run_id).act("rollback", reason=config.reason) as act:
+    log = Audit(stages.settings, context.run.run_id)
+    with log.act("rollback", reason=config.reason) as act:
         act.details["version"] = version = rollback(stages.home, config.version, now=utc_now(), reason=config.reason)
-    keep_role_files(stages.settings, stages.specs, stages.table)
+    keep_role_files(stages.settings, stages.specs, stages.table, log=log)
     context.log_event(
         dg.AssetMaterialization(
             analytics_duckdb.key,

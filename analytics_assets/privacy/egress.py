@@ -8,6 +8,7 @@ in no region. The lines of an answer are in the order of their own values.
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -61,11 +62,13 @@ class Answer:
 class Egress:
     """Answers from one version of the events. Holds a partition for each tenant that was asked about, on its own connection.
 
-    `rows` gives a SELECT of one tenant's rows, as `suppress.partition` wants them.
+    `rows` gives a SELECT of one tenant's rows, as `suppress.partition` wants them; `version` is the published one they are of.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, roles: Roles, rows: Callable[[str], str]) -> None:
-        self._con, self._roles, self._rows = con.cursor(), roles, rows
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, roles: Roles, rows: Callable[[str], str], version: int | None = None
+    ) -> None:  # fmt: skip
+        self._con, self._roles, self._rows, self.version = con.cursor(), roles, rows, version
         self._partitions: dict[str, str] = {}
 
     def answer(self, role: str, tenant: str, request: Request) -> Answer:
@@ -143,17 +146,27 @@ def _chosen(role: Role, request: Request) -> tuple[str, list[Any]]:
     return " and ".join(conditions), values
 
 
-def write(answer: Answer, path: Path, form: Format) -> None:
-    """Write an answer to a file that only its owner reads, whole or not at all. Money is exact: a text in CSV and JSON."""
+def write(answer: Answer, path: Path, form: Format) -> str:
+    """Write an answer to a file that only its owner reads, whole or not at all; returns its SHA-256.
+
+    Money is exact: a text in CSV and JSON.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     staged.unlink(missing_ok=True)
     try:
         # With its rights from the beginning: an answer is never readable by others, also not while it is written.
         os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _WRITERS[form](answer, staged)
+        digest = sha256_of(staged)
         replace_file(staged, path)
     finally:
         staged.unlink(missing_ok=True)
+    return digest
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_csv(answer: Answer, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from analytics_assets.privacy.egress import MASKED_GROUPS, NONE, Answer, Egress, insert, type_of
+from analytics_assets.privacy.egress import MASKED_GROUPS, NONE, Answer, Egress, insert, sha256_of, type_of
 from analytics_assets.privacy.labels import FIELD_TAXONOMY, Labels
 from analytics_assets.privacy.roles import DIMENSIONS, Role, Roles, shown_columns, tenant_column
 from analytics_assets.warehouse.home import Home, replace_file
@@ -46,6 +46,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Leaving:
+    """A file that is made and about to be put in place: whose it is, of which version, and what it holds."""
+
+    role: str
+    tenant: str
+    version: int
+    tables: tuple[str, ...]
+    rows: int
+    masked_groups: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Kept:
     """What was done: files that were written and removed, as `role/tenant`, and a sentence for each that failed."""
 
@@ -61,13 +74,17 @@ def folder(home: Home) -> Path:
 
 @dataclass(frozen=True)
 class RoleFiles:
-    """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared."""
+    """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared.
+
+    `record` is told of each file before it is in place: one that cannot be recorded does not leave.
+    """
 
     home: Home
     roles: Roles
     tables: Sequence[TableSpec]
     labels: Labels
     tenants: Sequence[str]
+    record: Callable[[Leaving], None]
     memory_mb: int = 512
 
     def keep(self, full: Path, version: int, egress: Egress, progress: Callable[[str], None] = lambda name: None) -> Kept:
@@ -132,33 +149,41 @@ class RoleFiles:
                 _create(con, ROLE_FILE, ROLE_FILE.columns)
                 con.execute("insert into role_file values (?, ?, ?, ?, ?)", [name, tenant, version, published_at, declared])
                 _create(con, FIELD_TAXONOMY, FIELD_TAXONOMY.columns)
-                for part in self._parts(role, tenant):
-                    self._copy(con, part)
+                held = {
+                    part.spec.name: rows for part in self._parts(role, tenant) if (rows := self._copy(con, part)) is not None
+                }
+                masked = 0
                 if role.measures:
-                    _aggregates(con, egress.everything(name, tenant), self.roles.egress.k)
+                    answer = egress.everything(name, tenant)
+                    _aggregates(con, answer, self.roles.egress.k)
+                    held[AGGREGATES], masked = len(answer.rows), sum(row[-1] for row in answer.rows)
                 con.execute("commit")
                 con.execute("detach version_file")
                 con.execute("checkpoint")
             staged.chmod(0o640)
+            self.record(Leaving(name, tenant, version, tuple(held), sum(held.values()), masked, sha256_of(staged)))
             replace_file(staged, path)
         finally:
             _unlink(staged)
 
-    def _copy(self, con: duckdb.DuckDBPyConnection, part: Part) -> None:
+    def _copy(self, con: duckdb.DuckDBPyConnection, part: Part) -> int | None:
+        """Returns how many rows it holds; None if the role may see no column that the version has."""
         source = f"version_file.{identifier(part.spec.name)}"
         there = {name for name, *_ in con.execute(f"describe {source}").fetchall()}
         columns = [column for column in part.columns if column.name in there]
         if not columns:
-            return
+            return None
         _create(con, part.spec, columns)
         chosen = ", ".join(identifier(column.name) for column in columns)
         # Only by what is seen: an order by anything else would tell of that.
         order = [name for name in part.spec.order_by if name in {column.name for column in columns}]
         sort = f"order by {', '.join(map(identifier, order))}" if order else "order by all"
-        con.execute(f"insert into {identifier(part.spec.name)} select {chosen} from {source} where {part.where} {sort}")
+        insert_all = f"insert into {identifier(part.spec.name)} select {chosen} from {source} where {part.where} {sort}"
+        written: int = con.execute(insert_all).fetchall()[0][0]
         found = [self.labels.of(part.spec.name, column.name) for column in columns]
         rows = [one.as_row() for one in found if one is not None]
         con.executemany(f"insert into field_taxonomy values ({', '.join('?' * len(FIELD_TAXONOMY.columns))})", rows)
+        return written
 
     def _removed(self, wanted: set[tuple[str, str]]) -> Iterator[str]:
         """Remove the files that are not `wanted`, and what a killed process left."""

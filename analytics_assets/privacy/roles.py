@@ -14,7 +14,7 @@ from analytics_assets.privacy.labels import Labels
 from analytics_assets.privacy.lineage import ROWS
 from analytics_assets.privacy.suppress import Measure
 from analytics_assets.privacy.taxonomy import Fault, Label
-from analytics_assets.settings import SLUG, ConfigError, Declared, UserError, line_of, read_yaml
+from analytics_assets.settings import SLUG, ConfigError, Declared, Denied, line_of, read_yaml
 from analytics_assets.warehouse.spec import Column, TableSpec
 
 Dimension = Literal["month", "day", "event", "region", "campaign", "currency", "product_id"]
@@ -35,7 +35,7 @@ SUMMED = (Measure("events", "BIGINT"), Measure("quantity", "BIGINT"), Measure("r
 _TENANT_COLUMNS = ("tenant_id", "tenant")
 
 
-class NotPermitted(UserError):
+class NotPermitted(Denied):
     """A role asks for what it may not get; the message names both."""
 
 
