@@ -19,7 +19,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.freshness.judge import WORST_FIRST, Status
 from analytics_assets.gate import CHECKS, suites
-from analytics_assets.labelling import load_labels
+from analytics_assets.labelling import load_labels, source_names
 from analytics_assets.privacy.labels import FIELD_TAXONOMY, Labelled, Labels, Lineage, read_lineage
 from analytics_assets.privacy.lineage import ROWS
 from analytics_assets.privacy.taxonomy import JSON_COLUMNS, strictest
@@ -167,10 +167,9 @@ def _declared(settings: Settings, behind: Behind, sources: Sequence[str]) -> lis
     """What the mapping of each source says of the columns of events that it comes from."""
     found = []
     columns = [one.split(".")[1] for one in behind.ends if _table(one) == EVENTS.name]
-    for source in sources:
-        path = settings.config / "sources" / f"{source}.yaml"
-        # A source whose declaration was taken away keeps its events.
-        fields = (read_yaml(path)[0] or {}).get("fields", {}) if path.exists() else {}
+    # A source whose declaration was taken away keeps its events.
+    for source in (one for one in sources if one in source_names(settings)):
+        fields = (read_yaml(settings.config / "sources" / f"{source}.yaml")[0] or {}).get("fields", {})
         found += [{"source": source, "column": name, "as": str(fields[name])} for name in columns if name in fields]
     return found
 
@@ -359,7 +358,8 @@ def _deliveries(con: duckdb.DuckDBPyConnection, asked: Asked, behind: Behind) ->
     ).fetchall()
     newest = con.execute(f"""
         with files as (select batch_id, arg_min(file, received_at) as file, min(received_at) as received_at,
-            sum(received)::bigint as records, sum(rejected)::bigint as rejected from batches group by 1),
+            sum(received)::bigint as records, sum(rejected)::bigint as rejected from batches
+            group by 1),
         shown as (select batch_id, min(shown_at) as shown_at, arg_min(total_seconds, shown_at)::double as seconds
             from time_to_insight group by 1)
         select brought.batch_id, file, source, files.received_at, records, rejected, rows, shown_at, seconds

@@ -27,7 +27,7 @@ from analytics_assets.warehouse.home import Home
 
 Action = Literal[
     "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "query",
-    "show_rejected", "reidentify", "rotate_key", "erase", "export", "role_file", "report", "accept", "gap", "repair",
+    "show_rejected", "reidentify", "rotate_key", "erase", "export", "role_file", "command", "report", "accept", "gap", "repair",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Outcome = Literal["begun", "done", "unchanged", "denied", "refused", "failed"]
@@ -89,12 +89,16 @@ def _name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """The audit log of a data home, for acts that go `through` a command and, in Dagster, belong to a `run`."""
+    """The audit log of a data home, for acts that go `through` a command and, in Dagster, belong to a `run`.
+
+    `zones` are those that limit what whoever acts may do.
+    """
 
     settings: Settings
     run: str | None = None
     through: str = field(default_factory=command)
     clock: Callable[[], datetime] = utc_now
+    zones: tuple[str, ...] = ()
 
     @property
     def chain(self) -> Chain:
@@ -139,9 +143,15 @@ class Audit:
             yield "details", {name: _plain(value) for name, value in (details or {}).items()}
 
         def say(key: Key, amiss: Sequence[Amiss]) -> list[dict[str, Any]]:
-            who = {"at": self.clock().isoformat(timespec="microseconds"), **users(), "via": _plain(self.through)}
+            who: dict[str, Any] = {
+                "at": self.clock().isoformat(timespec="microseconds"),
+                **users(),
+                "via": _plain(self.through),
+            }
             if self.run:
                 who["run"] = self.run
+            if self.zones:
+                who["zones"] = list(self.zones)
             found = [{**who, "action": one.kind, "outcome": "done", "details": dict(one.details)} for one in amiss]
             about = {name: value for name, value in entry(key) if value not in (None, [], {}, 0)}
             return [*found, {**who, "action": action, "outcome": outcome, **about}]

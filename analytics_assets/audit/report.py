@@ -37,6 +37,7 @@ class Told:
     run: str = ""
     tenant: str = ""
     query: str = ""
+    zones: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     subjects: int = 0
@@ -97,7 +98,7 @@ def _begun(entry: Entry) -> Told:
     said: Mapping[str, Any] = entry.said
     names = ("at", "user", "via", "action", "outcome", "login", "run", "tenant", "query")
     texts: dict[str, Any] = {name: str(said.get(name, "")) for name in names}
-    return Told(entry.number, **texts)
+    return Told(entry.number, zones=[str(zone) for zone in said.get("zones", [])], **texts)
 
 
 def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:

@@ -203,7 +203,8 @@ def _moment(text: str) -> str:
 
 
 def _who(act: "Told") -> str:
-    return f"{act.user} (login {act.login})" if act.login else act.user
+    who = f"{act.user} (login {act.login})" if act.login else act.user
+    return f"{who} as {', '.join(act.zones)}" if act.zones else who
 
 
 def _what(act: "Told") -> str:
