@@ -358,16 +358,20 @@ def _deliveries(con: duckdb.DuckDBPyConnection, asked: Asked, behind: Behind) ->
     ).fetchall()
     newest = con.execute(f"""
         with files as (select batch_id, arg_min(file, received_at) as file, min(received_at) as received_at,
-            sum(received)::bigint as records, sum(rejected)::bigint as rejected from batches
-            group by 1),
+            sum(received)::bigint as records, sum(rejected)::bigint as rejected, any_value(tenant) as tenant
+            from batches group by 1),
         shown as (select batch_id, min(shown_at) as shown_at, arg_min(total_seconds, shown_at)::double as seconds
             from time_to_insight group by 1)
-        select brought.batch_id, file, source, files.received_at, records, rejected, rows, shown_at, seconds
+        select brought.batch_id, file, source, tenant, files.received_at, records, rejected, rows, shown_at, seconds
         from brought left join files using (batch_id) left join shown using (batch_id)
         order by files.received_at desc nulls last, file limit {_NEWEST}
     """)
     names = [column[0] for column in newest.description]
     files = [dict(zip(names, row, strict=True)) for row in newest.fetchall()]
+    for file in files:
+        # What a file holds of others is not told to somebody who asks about one tenant.
+        if asked.tenant not in (None, file["tenant"]):
+            file |= {"records": None, "rejected": None}
     batches, rows = con.execute("select count(distinct batch_id), coalesce(sum(rows), 0)::bigint from brought").fetchall()[0]
     con.execute("drop table brought")
     return {

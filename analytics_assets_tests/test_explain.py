@@ -82,6 +82,9 @@ def test_a_number_names_the_batches_that_brought_its_events_and_no_other(line: L
     assert [one["file"] for one in everything["newest"]] == ["4.ndjson", "3.ndjson", "2.ndjson"]
     assert files(told(line, "revenue_daily.revenue", "acme")) == ["1.ndjson", "2.ndjson", "3.ndjson"]
     assert files(told(line, "revenue_daily.revenue", "globex")) == ["4.ndjson"]
+    # These files may hold rows of others, of which somebody who asks about one tenant is told nothing.
+    assert [one["records"] for one in everything["newest"]] == [1, 1, 2]
+    assert {one["records"] for one in told(line, "revenue_daily.revenue", "acme")["deliveries"]["newest"]} == {None}
     of_a_day = told(line, "revenue_daily.revenue", "acme", DAY)["deliveries"]
     (newest,) = of_a_day["newest"]
     assert (of_a_day["rows"], newest["file"], newest["source"], newest["rows"]) == (2, "1.ndjson", "canonical", 2)

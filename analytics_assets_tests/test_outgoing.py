@@ -173,6 +173,27 @@ def test_a_file_holds_what_the_role_may_see_of_the_version_that_readers_get(line
     assert rows_of(path, "select sum(events), sum(revenue) from aggregates") == [(1512, 3780)]
 
 
+def test_a_text_that_few_people_have_is_masked_in_every_table_of_a_file(line: Line) -> None:
+    """Ann is all of hooli's people, and one of initech's five; all of them ordered a product."""
+    tables = ["events", "sessions", "events_daily", "events_hourly"]
+    role = {**OWNER, "tenants": ["hooli", "initech"], "tables": tables, "measures": [], "dimensions": []}
+    declare(line, owner=role)
+    keep(line)
+    for tenant, word, seen in (("hooli", b"Product Ordered", "(masked)"), ("initech", b"ann-0-later", "Product Ordered")):
+        path = file_of(line, tenant=tenant)
+        assert word not in path.read_bytes()
+        for table in ("events", "events_daily", "events_hourly"):
+            assert rows_of(path, f"select distinct event from {table}") == [(seen,)]
+        # Nobody shares an id of a message with anybody; who somebody is the role may see.
+        assert rows_of(path, "select distinct message_id from events") == [("(masked)",)]
+        assert ("ann",) in rows_of(path, "select distinct user_id from events")
+        # What nobody has stays empty.
+        assert rows_of(path, "select count(region) from events") == [(0,)]
+    declare(line, owner={**role, "rare": "shown"})
+    assert keep(line).written == ("owner/hooli", "owner/initech")
+    assert rows_of(file_of(line, tenant="hooli"), "select distinct event from events_hourly") == [("Product Ordered",)]
+
+
 def test_its_rights_let_only_owner_and_group_read_it(line: Line) -> None:
     declare(line, owner=OWNER)
     keep(line)

@@ -5,15 +5,16 @@ file or the one before. It names its version, and says what its columns are. Wha
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from analytics_assets.privacy.egress import MASKED_GROUPS, NONE, Answer, Egress, insert, sha256_of, type_of
+from analytics_assets.privacy.egress import MASKED_GROUPS, Answer, Egress, insert, rows_of, sha256_of, type_of
 from analytics_assets.privacy.labels import FIELD_TAXONOMY, Labels
+from analytics_assets.privacy.rare import masking, origins_of, shown
 from analytics_assets.privacy.roles import DIMENSIONS, Role, Roles, shown_columns, tenant_column
 from analytics_assets.warehouse.home import Home, replace_file
 from analytics_assets.warehouse.publish import READABLE_FROM
@@ -38,11 +39,15 @@ _STAGED = ".staged"
 
 @dataclass(frozen=True)
 class Part:
-    """A table as a role sees it: its columns, and the condition that chooses its rows."""
+    """A table as a role sees it: its columns, the condition that chooses its rows, and the columns whose rare texts are masked.
+
+    These with the columns of events that they come from.
+    """
 
     spec: TableSpec
     columns: tuple[Column, ...]
     where: str
+    masked: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def folder(home: Home) -> Path:
 class RoleFiles:
     """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared.
 
+    `texts` are the columns of events in which a text that few people have is masked where rows of persons leave.
     `record` is told of each file before it is in place: one that cannot be recorded does not leave.
     """
 
@@ -84,6 +90,7 @@ class RoleFiles:
     tables: Sequence[TableSpec]
     labels: Labels
     tenants: Sequence[str]
+    texts: Sequence[str]
     record: Callable[[Leaving], None]
     memory_mb: int = 512
 
@@ -119,11 +126,10 @@ class RoleFiles:
             of_tenant = tenant_column(spec)
             if spec.name not in role.tables or of_tenant is None:
                 continue
-            conditions = [f"{identifier(of_tenant)} = {literal(tenant)}"]
-            for column, values in role.rows.items():
-                named = ("" if value == NONE else value for value in values)
-                conditions.append(f"coalesce({identifier(column)}, '') in ({', '.join(map(literal, named))})")
-            yield Part(spec, shown_columns(role, spec, self.labels), " and ".join(conditions))
+            columns = shown_columns(role, spec, self.labels)
+            rare = origins_of(self.labels, spec, self.texts) if role.people and role.rare == "masked" else {}
+            masked = {column.name: rare[column.name] for column in columns if column.name in rare}
+            yield Part(spec, columns, f"{identifier(of_tenant)} = {literal(tenant)} and {rows_of(role)}", masked)
 
     def _write(self, path: Path, full: Path, about: tuple[str, str, int, int], role: Role, egress: Egress) -> None:
         name, tenant, version, declared = about
@@ -149,9 +155,11 @@ class RoleFiles:
                 _create(con, ROLE_FILE, ROLE_FILE.columns)
                 con.execute("insert into role_file values (?, ?, ?, ?, ?)", [name, tenant, version, published_at, declared])
                 _create(con, FIELD_TAXONOMY, FIELD_TAXONOMY.columns)
-                held = {
-                    part.spec.name: rows for part in self._parts(role, tenant) if (rows := self._copy(con, part)) is not None
-                }
+                parts = list(self._parts(role, tenant))
+                texts = sorted({origin for part in parts for origins in part.masked.values() for origin in origins})
+                masking(con, egress.common(name, tenant, texts))
+                copied = {part.spec.name: self._copy(con, part) for part in parts}
+                held = {table: rows for table, rows in copied.items() if rows is not None}
                 masked = 0
                 if role.measures:
                     answer = egress.everything(name, tenant)
@@ -174,12 +182,16 @@ class RoleFiles:
         if not columns:
             return None
         _create(con, part.spec, columns)
-        chosen = ", ".join(identifier(column.name) for column in columns)
+        names = [column.name for column in columns]
+        chosen = ", ".join(
+            f"{shown(name, part.masked[name])} as {identifier(name)}" if name in part.masked else identifier(name)
+            for name in names
+        )
         # Only by what is seen: an order by anything else would tell of that.
-        order = [name for name in part.spec.order_by if name in {column.name for column in columns}]
+        order = [name for name in part.spec.order_by if name in names]
         sort = f"order by {', '.join(map(identifier, order))}" if order else "order by all"
-        insert_all = f"insert into {identifier(part.spec.name)} select {chosen} from {source} where {part.where} {sort}"
-        written: int = con.execute(insert_all).fetchall()[0][0]
+        seen = f"select * from (select {chosen} from {source} where {part.where}) {sort}"
+        written: int = con.execute(f"insert into {identifier(part.spec.name)} {seen}").fetchall()[0][0]
         found = [self.labels.of(part.spec.name, column.name) for column in columns]
         rows = [one.as_row() for one in found if one is not None]
         con.executemany(f"insert into field_taxonomy values ({', '.join('?' * len(FIELD_TAXONOMY.columns))})", rows)

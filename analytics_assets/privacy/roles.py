@@ -70,6 +70,7 @@ class Role(Declared):
     tables: tuple[str, ...] = Field((), description="Published tables whose rows its files hold.")
     labels: tuple[Label, ...] = Field((), description="Of these tables, the columns with these labels.")
     people: bool = Field(False, description="Whether its files may hold rows that tell of persons.")
+    rare: Literal["masked", "shown"] = Field("masked", description="What becomes of texts in its tables that few people have.")
     file: bool = Field(False, description="Whether each publish makes it a file a tenant.")
 
     @field_validator("rows")
