@@ -50,8 +50,10 @@ def confirm_permitted(context: click.Context) -> None:
     root, settings, user = context.find_root(), Settings.from_env(), users()["user"]
     assert isinstance(root.command, click.Group)
     known = [words for words, _ in commands_of(root.command)]
-    roles = list(read_roles(settings.config / "roles.yaml").roles)
-    zones = load_zones(settings.config / "zones.yaml", known, settings.tenants, roles)
+    zones = load_zones(
+        settings.config / "zones.yaml", known, lambda: settings.tenants,
+        lambda: read_roles(settings.config / "roles.yaml").roles,
+    )  # fmt: skip
     narrowed = tuple(name for name in (os.environ.get(ENVIRONMENT), root.params.get(AS)) if name)
     acting, command, tenant = Acting(user, narrowed), _words(context), context.params.get("tenant")
     # One that may do everything limits nobody.

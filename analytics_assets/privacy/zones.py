@@ -5,7 +5,7 @@ that are named allow it. Declarations and a pure function; the command line asks
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,9 @@ from pydantic import Field, field_validator
 
 from analytics_assets.privacy.taxonomy import Fault
 from analytics_assets.settings import SLUG, ConfigError, Declared, Denied, UserError, line_of, read_yaml
+
+Declarations = Callable[[], Collection[str]]
+"""Names that another file declares, which is read only if one is named here: a fault in it holds up no other command."""
 
 
 class Zone(Declared):
@@ -53,23 +56,22 @@ class Zones(Declared):
     def user(self, name: str) -> User:
         return self.users.get(name) or User(zone=self.everybody_else)
 
-    def faults(self, commands: Sequence[str], tenants: Iterable[str], roles: Sequence[str]) -> Iterator[Fault]:
+    def faults(self, commands: Collection[str], tenants: Declarations, roles: Declarations) -> Iterator[Fault]:
         """(place, sentence) of what does not fit the commands that there are, the zones, the declared tenants and roles."""
         for name, zone in self.zones.items():
             for command in () if zone.commands == "all" else zone.commands:
                 if command not in commands:
                     yield ("zones", name, "commands"), f"there is no command '{command}'{_nearest(command, commands)}"
             for role in () if zone.roles == "all" else zone.roles:
-                if role not in roles:
-                    yield ("zones", name, "roles"), f"there is no role '{role}' in roles.yaml{_nearest(role, roles)}"
+                if role not in roles():
+                    yield ("zones", name, "roles"), f"there is no role '{role}' in roles.yaml{_nearest(role, roles())}"
         placed: list[tuple[tuple[str, ...], str]] = [(("users", who), user.zone) for who, user in self.users.items()]
         for place, named in [(("everybody_else",), self.everybody_else), *placed]:
             if named not in self.zones:
                 yield place, f"there is no zone '{named}'{_nearest(named, self.zones)}"
-        known = set(tenants)
         for who, user in self.users.items():
             for tenant in () if user.tenants == "all" else user.tenants:
-                if tenant not in known:
+                if tenant not in tenants():
                     yield ("users", who, "tenants"), f"there is no tenant '{tenant}'; add it to tenants.yaml or take it out"
 
 
@@ -104,7 +106,7 @@ def confirm(zones: Zones, acting: Acting, command: str, tenant: str | None, role
         raise Denied(f"user '{acting.user}' may {said}; name one of {', '.join(tenants) or 'none'} by --tenant")
 
 
-def load_zones(path: Path, commands: Sequence[str], tenants: Iterable[str], roles: Sequence[str]) -> Zones:
+def load_zones(path: Path, commands: Collection[str], tenants: Declarations, roles: Declarations) -> Zones:
     """Read the declarations and hold them against commands, tenants and roles. Raises ConfigError."""
     zones: Zones = Zones.load(path)
     for place, sentence in zones.faults(commands, tenants, roles):
@@ -112,6 +114,6 @@ def load_zones(path: Path, commands: Sequence[str], tenants: Iterable[str], role
     return zones
 
 
-def _nearest(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
+def _nearest(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(known)}"

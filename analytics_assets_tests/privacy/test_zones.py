@@ -84,7 +84,7 @@ def test_a_zone_can_do_what_it_may_and_nothing_else_and_every_denial_is_on_recor
 
 
 def test_every_declared_zone_is_in_the_matrix(home: Settings) -> None:
-    assert load_zones(home.config / "zones.yaml", list(COMMANDS), home.tenants, ["analyst"]).zones.keys() == MATRIX.keys()
+    assert load_zones(home.config / "zones.yaml", list(COMMANDS), list, list).zones.keys() == MATRIX.keys()
 
 
 def test_who_is_nobody_in_particular_may_do_everything(home: Settings) -> None:
@@ -174,6 +174,11 @@ def test_a_wrong_declaration_stops_every_command_with_its_line(
     with pytest.raises(ConfigError, match=r"^zones\.yaml:\d+: ") as wrong:
         confirm_permitted(called("versions"))
     assert sentence in str(wrong.value)
+
+
+def test_a_fault_in_another_declaration_holds_up_no_command_that_does_not_need_it(home: Settings) -> None:
+    (home.config / "tenants.yaml").write_text("tenants: nonsense")
+    assert str(run("versions").exception).startswith("nothing is published yet")
 
 
 _SOME = ("publish", "export", "sql")
