@@ -29,8 +29,10 @@ from analytics_assets.commands.common import (
     settings,
 )
 from analytics_assets.commands.erase import erase
+from analytics_assets.commands.explain import explain_number
 from analytics_assets.commands.export import export
 from analytics_assets.commands.gate import gate
+from analytics_assets.commands.guard import guard
 from analytics_assets.commands.privacy import privacy
 from analytics_assets.commands.quality import quality
 from analytics_assets.commands.queue import queue
@@ -53,8 +55,9 @@ _SAMPLE_FILES = (
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.option("--as", "as_zone", metavar="ZONE", help="Do no more than this zone of zones.yaml may; so does ANALYTICS_ROLE.")
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, as_zone: str | None) -> None:
     """Customer analytics that can be trusted: events in, one published DuckDB version out.
 
     Everything lies under one data home: data/ of the project, or the folder that ANALYTICS_HOME names.
@@ -348,8 +351,9 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, export, gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
+guard(cli)
 
 
 if __name__ == "__main__":

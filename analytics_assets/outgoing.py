@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from analytics_assets.events.schema import EVENTS
+from analytics_assets.audit.log import Audit
+from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS
 from analytics_assets.freshness.tables import TIME_TO_INSIGHT
 from analytics_assets.labelling import FACTS, load_labels
 from analytics_assets.privacy.egress import Egress
-from analytics_assets.privacy.role_files import Kept, RoleFiles, folder
+from analytics_assets.privacy.role_files import Kept, Leaving, RoleFiles, folder
 from analytics_assets.privacy.roles import DIMENSIONS, Roles, load_roles, read_roles
 from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, shown_of
 from analytics_assets.sessions.build import resolved_identities, stitched
@@ -27,6 +28,10 @@ from analytics_assets.warehouse.table import Snapshot, Table
 
 _TIMES = {"month": "strftime(timestamp, '%Y-%m')", "day": "strftime(timestamp, '%Y-%m-%d')"}
 _ANSWERED_FROM = (EVENTS, IDENTITIES, CONSENT_EXCEPTIONS)
+_PERSON = "coalesce(user_id, 'device:' || anonymous_id)"
+_WHOLE = ("tenant_id", "user_id", "anonymous_id", "session_id", "properties", "context")
+# Texts in events that are masked in rows of persons where few people have them, if their labels ask for it.
+TEXTS = tuple(one.name for one in SOURCE_COLUMNS if one.type == "VARCHAR" and one.name not in _WHOLE)
 _READ = ("tenant_id", "user_id", "anonymous_id", *dict.fromkeys(DIMENSIONS.values()), "quantity", "revenue")
 
 
@@ -53,7 +58,11 @@ def egress(settings: Settings, roles: Roles, table: Callable[[TableSpec], Table]
             events, identities, exceptions = (_whole(table(spec), shown) for spec in _ANSWERED_FROM)
             return people_rows(shown_of(events.select(), exceptions), identities.select(), tenant, last)
 
-        yield Egress(con, roles, rows)
+        def texts(tenant: str) -> str:
+            events, identities, exceptions = (_whole(table(spec), shown) for spec in _ANSWERED_FROM)
+            return people_texts(shown_of(events.select(), exceptions), identities.select(), tenant)
+
+        yield Egress(con, roles, rows, shown.version, texts)
 
 
 def people_rows(events: str, identities: str, tenant: str, last: date) -> str:
@@ -61,23 +70,34 @@ def people_rows(events: str, identities: str, tenant: str, last: date) -> str:
 
     A person is the stitched user, else the device; an event of neither is nobody's, since how many they are is not known.
     """
-    of_tenant = f"tenant_id = {literal(tenant)}"
-    # What is of other tenants is not even joined.
-    chosen = f"select {', '.join(_READ)} from ({events}) where {of_tenant} and timestamp < date '{last}' + 1"
-    known = f"select * from ({resolved_identities(identities)}) where {of_tenant}"
+    stitched_rows = _of_tenant(events, identities, tenant, _READ, f"timestamp < date '{last}' + 1")
     dimensions = ", ".join(f"coalesce({_TIMES.get(name, name)}, '') as {name}" for name in DIMENSIONS)
     return f"""
-        select coalesce(user_id, 'device:' || anonymous_id) as person, {dimensions}, 1 as events,
+        select {_PERSON} as person, {dimensions}, 1 as events,
             coalesce(quantity, 0) as quantity, coalesce(revenue, 0) as revenue
-        from ({stitched(chosen, known, _READ)})
+        from ({stitched_rows})
     """
+
+
+def people_texts(events: str, identities: str, tenant: str) -> str:
+    """A SELECT of the texts in a tenant's events, with `person` as in `people_rows`."""
+    rows = _of_tenant(events, identities, tenant, ("tenant_id", "user_id", "anonymous_id", *TEXTS), "true")
+    return f"select {_PERSON} as person, {', '.join(TEXTS)} from ({rows})"
+
+
+def _of_tenant(events: str, identities: str, tenant: str, columns: Sequence[str], where: str) -> str:
+    of_tenant = f"tenant_id = {literal(tenant)}"
+    # What is of other tenants is not even joined.
+    chosen = f"select {', '.join(columns)} from ({events}) where {of_tenant} and {where}"
+    known = f"select * from ({resolved_identities(identities)}) where {of_tenant}"
+    return stitched(chosen, known, columns)
 
 
 def keep_role_files(
     settings: Settings, specs: Sequence[TableSpec], table: Callable[[TableSpec], Table],
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda name: None, log: Audit | None = None,
 ) -> Kept:  # fmt: skip
-    """Bring the files of roles to the version that readers get. Raises RoleFilesFailed, ConfigError.
+    """Bring the files of roles to the version that readers get; each is recorded in `log`. Raises RoleFilesFailed, ConfigError.
 
     Costs nothing where no role has a file, and no file is left of one that had.
     """
@@ -85,7 +105,12 @@ def keep_role_files(
     if not any(role.file for role in read_roles(settings.config / "roles.yaml").roles.values()) and not folder(home).exists():
         return Kept((), (), ())
     roles, labels = declared_roles(settings, specs), load_labels(settings, specs)
-    files = RoleFiles(home, roles, _tables(), labels, list(settings.tenants), settings.limits.storage.memory_mb)
+
+    def record(file: Leaving) -> None:
+        said = {name: value for name, value in vars(file).items() if name not in ("tenant", "tables")}
+        (log or Audit(settings)).record("role_file", tenant=file.tenant, tables=file.tables, details=said)
+
+    files = RoleFiles(home, roles, _tables(), labels, list(settings.tenants), TEXTS, record, settings.limits.storage.memory_mb)
     with home.lock(PUBLISH_LOCK), egress(settings, roles, table) as answers:
         version = shown_publication(home).version
         kept = files.keep(version_path(home, version), version, answers, progress)

@@ -19,6 +19,7 @@ from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.alerts.watch import AlertWatch
+from analytics_assets.audit.log import Audit
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
 from analytics_assets.consents import KEPT, Consents
 from analytics_assets.erasure.erasures import Erasures
@@ -443,18 +444,18 @@ class Pipeline:
 
     def publish(
         self, con: duckdb.DuckDBPyConnection, now: datetime, *, release: bool = False,
-        progress: Callable[[str], None] = lambda table: None,
+        progress: Callable[[str], None] = lambda table: None, log: Audit | None = None,
     ) -> Published:  # fmt: skip
-        """Publish all tables as of the last rebuild. Raises Waiting while days up to it are half rebuilt.
+        """Publish all as of the last rebuild; `log` gets what leaves. Raises Waiting while days up to it are half rebuilt.
 
         Also ends the erasures whose people are in none of them any more.
         """
-        out = self._publish(con, now, release, progress)
+        out = self._publish(con, now, release, progress, log)
         self.erasures.finish(con, progress=progress)
         return out
 
     def _publish(
-        self, con: duckdb.DuckDBPyConnection, now: datetime, release: bool, progress: Callable[[str], None]
+        self, con: duckdb.DuckDBPyConnection, now: datetime, release: bool, progress: Callable[[str], None], log: Audit | None
     ) -> Published:
         with self.home.turn(REBUILD_LOCK):
             self.erasures.confirm_removed()
@@ -485,7 +486,7 @@ class Pipeline:
                 keep=self.settings.limits.storage.keep_versions,
             )  # fmt: skip
             insight.keep(con, version)
-            keep_role_files(self.settings, self.specs, self.table, progress)
+            keep_role_files(self.settings, self.specs, self.table, progress, log)
             return out
 
     def _version_to_publish(self, con: duckdb.DuckDBPyConnection) -> int:

@@ -25,6 +25,10 @@ class UserError(Exception):
     """An error that a person can act on: one line, no traceback unless asked for."""
 
 
+class Denied(UserError):
+    """Somebody asked for what they may not get or do; the message says what they may."""
+
+
 class ConfigError(UserError):
     """A declaration is wrong; the message names file, line and cure."""
 

@@ -129,6 +129,13 @@ def test_an_asset_shows_the_columns_of_its_table(specs: dict[str, dg.AssetSpec],
     assert all(column.description for column in shown.columns)
 
 
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_a_published_asset_leads_to_what_stands_behind_it(specs: dict[str, dg.AssetSpec], name: str) -> None:
+    shown = specs[name].metadata
+    assert shown["explained by"] == dg.MetadataValue.asset(dg.AssetKey("analytics_duckdb"))
+    assert shown["explain"] == dg.MetadataValue.text(f"analytics explain {name}")
+
+
 def test_a_range_of_days_is_one_run_from_sessions_to_marts(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     daily = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).partitions_def is not None}

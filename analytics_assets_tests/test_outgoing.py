@@ -1,5 +1,6 @@
 """What leaves the house of a real data home: answers of the published version, and files for roles that hold nothing else."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from analytics_assets.audit.log import Audit
+from analytics_assets.audit.report import Told, Wanted, report
 from analytics_assets.cli import cli
 from analytics_assets.outgoing import RoleFilesFailed, declared_roles, egress, keep_role_files
 from analytics_assets.privacy import role_files
@@ -170,6 +173,27 @@ def test_a_file_holds_what_the_role_may_see_of_the_version_that_readers_get(line
     assert rows_of(path, "select sum(events), sum(revenue) from aggregates") == [(1512, 3780)]
 
 
+def test_a_text_that_few_people_have_is_masked_in_every_table_of_a_file(line: Line) -> None:
+    """Ann is all of hooli's people, and one of initech's five; all of them ordered a product."""
+    tables = ["events", "sessions", "events_daily", "events_hourly"]
+    role = {**OWNER, "tenants": ["hooli", "initech"], "tables": tables, "measures": [], "dimensions": []}
+    declare(line, owner=role)
+    keep(line)
+    for tenant, word, seen in (("hooli", b"Product Ordered", "(masked)"), ("initech", b"ann-0-later", "Product Ordered")):
+        path = file_of(line, tenant=tenant)
+        assert word not in path.read_bytes()
+        for table in ("events", "events_daily", "events_hourly"):
+            assert rows_of(path, f"select distinct event from {table}") == [(seen,)]
+        # Nobody shares an id of a message with anybody; who somebody is the role may see.
+        assert rows_of(path, "select distinct message_id from events") == [("(masked)",)]
+        assert ("ann",) in rows_of(path, "select distinct user_id from events")
+        # What nobody has stays empty.
+        assert rows_of(path, "select count(region) from events") == [(0,)]
+    declare(line, owner={**role, "rare": "shown"})
+    assert keep(line).written == ("owner/hooli", "owner/initech")
+    assert rows_of(file_of(line, tenant="hooli"), "select distinct event from events_hourly") == [("Product Ordered",)]
+
+
 def test_its_rights_let_only_owner_and_group_read_it(line: Line) -> None:
     declare(line, owner=OWNER)
     keep(line)
@@ -278,6 +302,46 @@ def test_without_a_version_there_is_no_answer(open_line: Opener) -> None:
         answer(open_line("empty"))
 
 
+# On record
+
+
+def acts(line: Line, action: str, outcome: str | None = None) -> list[Told]:
+    return report(Audit(line.pipeline.settings).chain, Wanted(action=action, outcome=outcome))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_for_a_role_is_on_record_with_what_it_holds_whenever_it_is_made(line: Line) -> None:
+    declare(line, owner={**OWNER, "tenants": TENANTS, "tables": ["events", "batches"]})
+    keep(line)
+    first = {tenant: digest(file_of(line, tenant=tenant)) for tenant in TENANTS}
+    keep(line)
+    go_back(line)
+    keep(line)
+    found = acts(line, "role_file")
+    assert {(act.outcome, act.details["role"]) for act in found} == {("done", "owner")}
+    assert [(act.tenant, act.details["version"]) for act in found] == [("acme", 2), ("globex", 2), ("acme", 1), ("globex", 1)]
+    assert {act.tenant: act.details["sha256"] for act in found[:2]} == first
+    assert found[0].tables == ["events", "batches", "aggregates"]
+    # An event a row, and one line of aggregates.
+    assert (found[0].details["rows"], found[0].details["masked_groups"]) == (1513, 0)
+
+
+def test_a_file_that_cannot_be_recorded_stays_as_it_was(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(line, owner=OWNER)
+    keep(line)
+    before = digest(file_of(line))
+    go_back(line)
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("ANALYTICS_KEYS", str(tmp_path / "a-file" / "keys"))
+    with pytest.raises(UserError, match="ANALYTICS_KEYS"):
+        keep(line)
+    assert digest(file_of(line)) == before
+    assert [path.name for path in file_of(line).parent.iterdir()] == ["acme.duckdb"]
+
+
 # Declarations
 
 
@@ -368,6 +432,46 @@ def test_what_cannot_be_exported_is_one_sentence_and_no_file(
     done = exports(name, "--measure", "events", **arguments)
     assert isinstance(done.exception, UserError) and str(done.exception).startswith(sentence)
     assert not (tmp_path / name).exists()
+
+
+def test_an_export_is_on_record_with_role_version_and_digest_and_without_values(
+    line: Line, exports: Callable[..., Result], tmp_path: Path
+) -> None:
+    word = canaries("acme")["product_id"]
+    exports("out.csv", "--measure", "events", "--by", "day", "--where", f"product_id={word}", "--from", "2026-03-01")
+    (act,) = acts(line, "export")
+    assert (act.tenant, act.outcome, act.via, act.tables) == ("acme", "done", "cli export", ["events"])
+    assert act.details == {
+        "role": "analyst", "format": "csv", "measures": ["events"], "by": ["day"], "where": ["product_id"],
+        "from": ["2026-03-01"], "version": 2, "rows": 2, "masked_groups": 0, "sha256": digest(tmp_path / "out.csv"),
+    }  # fmt: skip
+    assert word.encode() not in b"".join(path.read_bytes() for path in (line.home / "audit").iterdir())
+    shown = CliRunner().invoke(cli, ["audit", "report", "--action", "export"]).stdout
+    assert "role analyst" in shown and f"sha256 {digest(tmp_path / 'out.csv')[:12]}" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "outcome", "role", "tenant"),
+    [
+        ({"role": "jane@acme.test"}, "denied", "(undeclared)", "acme"),
+        ({"role": "owner", "tenant": "globex"}, "denied", "owner", "globex"),
+        ({"role": "owner", "by": "campaign"}, "denied", "owner", "acme"),
+        ({"role": "owner", "by": "jane@acme.test"}, "denied", "owner", "acme"),
+        ({"tenant": "jane@acme.test"}, "refused", "analyst", "(undeclared)"),
+    ],
+)
+def test_what_somebody_may_not_have_is_on_record_and_nothing_that_was_typed(
+    line: Line, exports: Callable[..., Result], tmp_path: Path, asked: dict[str, str], outcome: str, role: str, tenant: str
+) -> None:
+    roles = yaml.safe_load((CONFIG / "roles.yaml").read_text())["roles"]
+    declare(line, **roles, owner={**OWNER, "file": False})
+    whose = {name: value for name, value in asked.items() if name != "by"}
+    assert exports("out.csv", "--measure", "events", "--by", asked.get("by", "month"), **whose).exit_code == 1
+    (act,) = acts(line, "export", outcome)
+    assert (act.details["role"], act.tenant) == (role, tenant)
+    assert not (tmp_path / "out.csv").exists()
+    assert b"jane" not in b"".join(path.read_bytes() for path in (line.home / "audit").iterdir())
+    assert acts(line, "export", "done") == []
 
 
 def test_a_format_that_nobody_named_is_wrong_usage(exports: Callable[..., Result]) -> None:

@@ -22,16 +22,18 @@ import click
 
 from analytics_assets.audit.chain import Amiss, Chain
 from analytics_assets.audit.outside import Head, Key, Outside
-from analytics_assets.settings import Settings, UserError
+from analytics_assets.settings import Denied, Settings, UserError
 from analytics_assets.warehouse.home import Home
 
 Action = Literal[
     "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "query",
-    "show_rejected", "reidentify", "rotate_key", "erase", "report", "accept", "gap", "repair", "retain",
+    "show_rejected", "reidentify", "rotate_key", "erase", "retain", "export", "role_file", "command", "report", "accept", "gap",
+    "repair",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
-Outcome = Literal["begun", "done", "unchanged", "refused", "failed"]
-# What stands for a tenant that is not declared: a person may have typed anything.
+Outcome = Literal["begun", "done", "unchanged", "denied", "refused", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# What stands for a tenant or a role that is not declared: a person may have typed anything.
 UNDECLARED = "(undeclared)"
 # So many people are named in an entry; of more it tells how many.
 MOST_SUBJECTS = 100
@@ -88,12 +90,16 @@ def _name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """The audit log of a data home, for acts that go `through` a command and, in Dagster, belong to a `run`."""
+    """The audit log of a data home, for acts that go `through` a command and, in Dagster, belong to a `run`.
+
+    `zones` are those that limit what whoever acts may do.
+    """
 
     settings: Settings
     run: str | None = None
     through: str = field(default_factory=command)
     clock: Callable[[], datetime] = utc_now
+    zones: tuple[str, ...] = ()
 
     @property
     def chain(self) -> Chain:
@@ -110,9 +116,10 @@ class Audit:
         try:
             yield act
         except BaseException as error:
-            outcome: Outcome = "refused" if isinstance(error, UserError) else "failed"
             details = {**act.details, "error": type(error).__name__}
-            self.record(action, outcome, of=begun.entries, tables=act.tables, subjects=act.subjects, details=details, **about)
+            self.record(
+                action, _outcome(error), of=begun.entries, tables=act.tables, subjects=act.subjects, details=details, **about
+            )
             raise
         self.record(
             action, act.outcome, of=begun.entries, tables=act.tables, subjects=act.subjects, details=act.details, **about
@@ -137,9 +144,15 @@ class Audit:
             yield "details", {name: _plain(value) for name, value in (details or {}).items()}
 
         def say(key: Key, amiss: Sequence[Amiss]) -> list[dict[str, Any]]:
-            who = {"at": self.clock().isoformat(timespec="microseconds"), **users(), "via": _plain(self.through)}
+            who: dict[str, Any] = {
+                "at": self.clock().isoformat(timespec="microseconds"),
+                **users(),
+                "via": _plain(self.through),
+            }
             if self.run:
                 who["run"] = self.run
+            if self.zones:
+                who["zones"] = list(self.zones)
             found = [{**who, "action": one.kind, "outcome": "done", "details": dict(one.details)} for one in amiss]
             about = {name: value for name, value in entry(key) if value not in (None, [], {}, 0)}
             return [*found, {**who, "action": action, "outcome": outcome, **about}]
@@ -155,6 +168,12 @@ class Audit:
 
     def _declared(self, tenant: str | None) -> str | None:
         return tenant if tenant is None or tenant in self.settings.tenants else UNDECLARED
+
+
+def _outcome(error: BaseException) -> Outcome:
+    if isinstance(error, Denied):
+        return "denied"
+    return "refused" if isinstance(error, UserError) else "failed"
 
 
 def _plain(value: Detail) -> Any:

@@ -1,12 +1,14 @@
 """Reports from the audit log: acts by person, by subject, since when. An act is one line, however many entries it has."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from analytics_assets.audit.chain import Chain, Entry, entry_of
+from analytics_assets.audit.chain import Chain, Entry, entry_of, segments
+from analytics_assets.audit.log import Action
 from analytics_assets.audit.outside import Key
+from analytics_assets.warehouse.home import Home
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Wanted:
     tenant: str | None = None
     names: Collection[str] = ()
     since: datetime | None = None
+    outcome: str | None = None
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Told:
     run: str = ""
     tenant: str = ""
     query: str = ""
+    zones: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     subjects: int = 0
@@ -49,6 +53,16 @@ def entries(chain: Chain) -> Iterator[Entry]:
                 size -= len(line)
                 if entry := entry_of(line.rstrip(b"\n")):
                     yield entry
+
+
+def newest_first(home: Home, actions: Sequence[Action]) -> Iterator[Mapping[str, Any]]:
+    """What the entries of these actions say, the newest first: for a caller who knows how far back to look."""
+    # Keys are written in their order, and `action` is the first of them.
+    begins = tuple(f'{{"action":"{action}"'.encode() for action in actions)
+    for path in reversed(segments(home)):
+        for line in reversed(path.read_bytes().split(b"\n")):
+            if line.startswith(begins) and (entry := entry_of(line)):
+                yield entry.said
 
 
 def report(chain: Chain, wanted: Wanted) -> list[Told]:
@@ -84,7 +98,7 @@ def _begun(entry: Entry) -> Told:
     said: Mapping[str, Any] = entry.said
     names = ("at", "user", "via", "action", "outcome", "login", "run", "tenant", "query")
     texts: dict[str, Any] = {name: str(said.get(name, "")) for name in names}
-    return Told(entry.number, **texts)
+    return Told(entry.number, zones=[str(zone) for zone in said.get("zones", [])], **texts)
 
 
 def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:
@@ -96,6 +110,8 @@ def _names(said: Mapping[str, Any], key: Key | None, wanted: Wanted) -> bool:
 
 
 def _is_about(act: Told, wanted: Wanted) -> bool:
+    if wanted.outcome not in (None, act.outcome):
+        return False
     if wanted.names:
         # An act that nobody said the tenant of may be about this one.
         if not act.names_subject or act.tenant not in ("", wanted.tenant):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.audit.log import ACTIONS, utc_now
+from analytics_assets.audit.log import ACTIONS, OUTCOMES, utc_now
 from analytics_assets.commands.common import DONE, FAILED, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
@@ -157,6 +157,7 @@ def accept(reason: str) -> int:
 @audit.command()
 @click.option("--actor", help="Only of this user of the machine.")
 @click.option("--action", type=click.Choice(ACTIONS), help="Only such acts.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only what ended so; denied: somebody might not do it.")
 @click.option("--tenant", help="Only about this tenant.")
 @click.option(
     "--subject", help="Only what names this person: an identifier (user id, device id) or a pseudonym. Needs --tenant."
@@ -165,8 +166,8 @@ def accept(reason: str) -> int:
 @click.option("--last", type=click.IntRange(1), default=50, show_default=True, help="So many, the newest; JSON has all.")
 @json_option
 def report(
-    actor: str | None, action: str | None, tenant: str | None, subject: str | None, since: datetime | None, last: int,
-    as_json: bool,
+    actor: str | None, action: str | None, outcome: str | None, tenant: str | None, subject: str | None,
+    since: datetime | None, last: int, as_json: bool,
 ) -> int:  # fmt: skip
     """Who did what to which data, by person, by subject, since when."""
     from analytics_assets.audit.report import Wanted, unnamed
@@ -181,8 +182,8 @@ def report(
         # Whoever looks somebody up is recorded, here too.
         log.record("report", tenant=tenant, subjects=[(tenant, subject)])
     chain = log.chain
-    found = reported(chain, Wanted(actor, action, tenant, names, since))
-    more = unnamed(reported(chain, Wanted(actor, action, since=since))) if subject is not None else []
+    found = reported(chain, Wanted(actor, action, tenant, names, since, outcome))
+    more = unnamed(reported(chain, Wanted(actor, action, since=since, outcome=outcome))) if subject is not None else []
     if as_json:
         echo_json({"acts": [asdict(act) for act in found], "may_name_them_too": [act.entry for act in more]})
         return DONE
@@ -202,7 +203,8 @@ def _moment(text: str) -> str:
 
 
 def _who(act: "Told") -> str:
-    return f"{act.user} (login {act.login})" if act.login else act.user
+    who = f"{act.user} (login {act.login})" if act.login else act.user
+    return f"{who} as {', '.join(act.zones)}" if act.zones else who
 
 
 def _what(act: "Told") -> str:
@@ -216,4 +218,7 @@ def _what(act: "Told") -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value[:5])) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    # Enough of a digest to tell files apart; JSON has all of it.
+    return value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else str(value)

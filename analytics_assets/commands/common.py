@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.audit.log import Audit
+from analytics_assets.commands.guard import acting_in
 from analytics_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def pipeline() -> "Pipeline":
 
 def audit_log() -> Audit:
     """The log of who did what, for the command that runs."""
-    return Audit(settings())
+    return Audit(settings(), zones=acting_in())
 
 
 def echo_json(value: object) -> None:

@@ -1,15 +1,20 @@
 """`analytics export`: aggregates of groups that are large enough, into a file, for a role and a tenant."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.audit.log import UNDECLARED
+from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, say
 from analytics_assets.settings import UserError
+
+if TYPE_CHECKING:
+    from analytics_assets.privacy.egress import Request
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 _FORMATS = ("csv", "json", "parquet")
@@ -23,6 +28,20 @@ def _where(context: click.Context, parameter: click.Parameter, given: tuple[str,
             raise click.BadParameter(f"'{one}' is no DIMENSION=VALUE")
         found[name] = (*found.get(name, ()), value)
     return found
+
+
+def _declared(request: "Request") -> dict[str, Sequence[str]]:
+    """What is asked, by the names that are declared: what else was typed may be anything, and so are values."""
+    from analytics_assets.privacy.roles import Dimension, MeasureName
+
+    found: dict[str, Sequence[str]] = {
+        "measures": [one for one in request.measures if one in get_args(MeasureName)],
+        "by": [one for one in request.by if one in get_args(Dimension)],
+        "where": [one for one in request.where if one in get_args(Dimension)],
+        "from": [str(request.first)] if request.first else [],
+        "to": [str(request.last)] if request.last else [],
+    }
+    return {name: names for name, names in found.items() if names}
 
 
 @click.command()
@@ -46,7 +65,7 @@ def export(
     They are of groups of at least k people (roles.yaml); what is smaller is told as (masked), together with as much
     beside it as hides it. Revenue is always by currency.
     """
-    from analytics_assets.outgoing import declared_roles, egress, shown_publication
+    from analytics_assets.outgoing import declared_roles, egress
     from analytics_assets.privacy.egress import FORMATS, Request, write
 
     chosen = next((one for one in FORMATS if one == (form or re.sub(r".*\.", "", out.name))), None)
@@ -59,14 +78,16 @@ def export(
         raise UserError(f"there is no folder {target.parent}")
     stages = pipeline()
     roles = declared_roles(stages.settings, stages.specs)
-    if tenant not in stages.settings.tenants:
-        raise UserError(f"tenant '{tenant}' is not declared; add it to {stages.settings.config / 'tenants.yaml'}")
     request = Request(measures, by, where, first.date() if first else None, last.date() if last else None)
-    with egress(stages.settings, roles, stages.table) as answers:
-        answer = answers.answer(role, tenant, request)
-    write(answer, target, chosen)
-    version, k = shown_publication(stages.home).version, roles.egress.k
-    masked = sum(row[-1] for row in answer.rows)
+    asked = {"role": role if role in roles.roles else UNDECLARED, "format": chosen, **_declared(request)}
+    with audit_log().act("export", tenant=tenant, tables=["events"], details=asked) as act:
+        stages.settings.confirm_tenant(tenant)
+        with egress(stages.settings, roles, stages.table) as answers:
+            answer, version = answers.answer(role, tenant, request), answers.version or 0
+        masked = sum(row[-1] for row in answer.rows)
+        act.details = {"version": version, "rows": len(answer.rows), "masked_groups": masked}
+        act.details["sha256"] = write(answer, target, chosen)
+    k = roles.egress.k
     if as_json:
         echo_json({"file": target, "role": role, "tenant": tenant, "version": version, "k": k, "lines": len(answer.rows),
                    "masked_groups": masked})  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, column_lineage, row_counts
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, column_lineage, explained, row_counts
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -35,7 +35,7 @@ def _asset(model: Model) -> dg.AssetSpec:
         kinds={"dbt", "duckdb"},
         owners=[OWNER],
         tags=BY_DAY if any(column.name == "date" for column in model.columns) else AS_A_WHOLE,
-        metadata={"dagster/column_schema": lineage},
+        metadata={"dagster/column_schema": lineage, **(explained(model.name) if model.layer == "marts" else {})},
     )
 
 

@@ -35,6 +35,12 @@ def column_lineage(columns: Iterable[str], upstream: Mapping[str, Iterable[str]]
 BY_BATCH, BY_DAY, AS_A_WHOLE = ({"rebuilt": how} for how in ("by_batch", "by_day", "as_a_whole"))
 
 
+def explained(table: str) -> dict[str, dg.MetadataValue]:
+    """Where the UI tells what stands behind a published table: with each publish, and by the command that tells it now."""
+    return {"explained by": dg.MetadataValue.asset(dg.AssetKey("analytics_duckdb")),
+            "explain": dg.MetadataValue.text(f"analytics explain {table}")}  # fmt: skip
+
+
 def asset_spec(
     spec: TableSpec, *, group: str, kinds: set[str], owner: str, tags: Mapping[str, str], **arguments: object
 ) -> dg.AssetSpec:
@@ -46,7 +52,7 @@ def asset_spec(
         kinds=kinds,
         owners=[owner],
         tags=tags,
-        metadata={"dagster/column_schema": column_schema(spec)},
+        metadata={"dagster/column_schema": column_schema(spec), **explained(spec.name)},
         **arguments,  # type: ignore[arg-type]
     )
 

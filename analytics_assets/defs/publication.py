@@ -47,6 +47,7 @@ def analytics_duckdb(
 ) -> dg.MaterializeResult:
     """`published/analytics.duckdb`: one version of every table, read-only, replaced by rename. Analysts open this file."""
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.explain import overview
     from analytics_assets.pipeline import Waiting
 
     progress.stage("publishing")
@@ -55,7 +56,7 @@ def analytics_duckdb(
     with duckdb.get_connection() as con:
         try:
             with log.act("publish", details={"declarations": log.declarations(), "release": config.release}) as act:
-                published = stages.publish(con, utc_now(), release=config.release)
+                published = stages.publish(con, utc_now(), release=config.release, log=log)
                 act.outcome = "done" if published.changed else "unchanged"
                 act.tables, act.details["version"] = list(published.rows), published.version
         except Waiting as reason:
@@ -63,6 +64,7 @@ def analytics_duckdb(
             return dg.MaterializeResult(metadata={"published": False, "reason": str(reason)})
         stages.levels.probe(con, utc_now())
     rows = [dg.TableRecord({"table": name, "rows": count}) for name, count in published.rows.items()]
+    explained = overview(published.path, stages.settings, stages.specs)
     return dg.MaterializeResult(
         metadata={
             "published": published.changed,
@@ -70,6 +72,7 @@ def analytics_duckdb(
             "path": dg.MetadataValue.path(published.path),
             "published at": str(published.published_at),
             "tables": dg.MetadataValue.table(rows),
+            "explained": dg.MetadataValue.table([dg.TableRecord(line) for line in explained]),
             **_pictures(published.path),
         }
     )
@@ -90,9 +93,10 @@ def roll_back(context: dg.OpExecutionContext, config: RollbackConfig, pipeline: 
     from analytics_assets.warehouse.publish import rollback
 
     stages = pipeline.get()
-    with Audit(stages.settings, context.run.run_id).act("rollback", reason=config.reason) as act:
+    log = Audit(stages.settings, context.run.run_id)
+    with log.act("rollback", reason=config.reason) as act:
         act.details["version"] = version = rollback(stages.home, config.version, now=utc_now(), reason=config.reason)
-    keep_role_files(stages.settings, stages.specs, stages.table)
+    keep_role_files(stages.settings, stages.specs, stages.table, log=log)
     context.log_event(
         dg.AssetMaterialization(
             analytics_duckdb.key,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, column_lineage, column_schema, row_counts
+from analytics_assets.defs.metadata import AS_A_WHOLE, BY_DAY, asset_spec, column_lineage, column_schema, explained, row_counts
 from analytics_assets.defs.partitions import DAYS, ONE_RUN, days_of
 from analytics_assets.defs.resources import OWNER, PipelineResource, Progress
 from analytics_assets.events.schema import EVENTS
@@ -59,7 +59,7 @@ def sessions(
     kinds=_KINDS,
     owners=[OWNER],
     tags=AS_A_WHOLE,
-    metadata={"dagster/column_schema": column_schema(USERS)},
+    metadata={"dagster/column_schema": column_schema(USERS), **explained(USERS.name)},
 )
 def users(pipeline: PipelineResource, duckdb: DuckDBResource, progress: dg.ResourceParam[Progress]) -> dg.MaterializeResult:
     progress.stage("users")

@@ -8,6 +8,7 @@ in no region. The lines of an answer are in the order of their own values.
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import duckdb
 
+from analytics_assets.privacy.rare import MASKED, common_values
 from analytics_assets.privacy.roles import SUMMED, Dimension, MeasureName, NotPermitted, Role, Roles
 from analytics_assets.privacy.suppress import BLOCKS, partition
 from analytics_assets.warehouse.home import replace_file
@@ -25,8 +27,8 @@ from analytics_assets.warehouse.spec import identifier, literal
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-# How a line of an answer says that a group is too small, and that the rows have no value.
-MASKED, NONE = "(masked)", "(none)"
+# How a line of an answer says that the rows have no value; of a group that is too small it says MASKED.
+NONE = "(none)"
 MASKED_GROUPS = "masked_groups"
 _TYPES: Mapping[str, str] = {"people_per_group": "BIGINT", **{one.name: one.type for one in SUMMED}}
 
@@ -61,11 +63,15 @@ class Answer:
 class Egress:
     """Answers from one version of the events. Holds a partition for each tenant that was asked about, on its own connection.
 
-    `rows` gives a SELECT of one tenant's rows, as `suppress.partition` wants them.
+    `rows` gives a SELECT of one tenant's rows, as `suppress.partition` wants them; `version` is the published one they are of.
+    `texts` gives one of the texts in the tenant's events, with `person`.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, roles: Roles, rows: Callable[[str], str]) -> None:
-        self._con, self._roles, self._rows = con.cursor(), roles, rows
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, roles: Roles, rows: Callable[[str], str], version: int | None = None,
+        texts: Callable[[str], str] | None = None,
+    ) -> None:  # fmt: skip
+        self._con, self._roles, self._rows, self.version, self._texts = con.cursor(), roles, rows, version, texts
         self._partitions: dict[str, str] = {}
 
     def answer(self, role: str, tenant: str, request: Request) -> Answer:
@@ -91,6 +97,16 @@ class Egress:
         permitted = self._roles.role(role, tenant)
         return self.answer(role, tenant, Request(permitted.measures, permitted.dimensions))
 
+    def common(self, role: str, tenant: str, columns: Sequence[str]) -> dict[str, list[str]]:
+        """The texts of these columns of events that at least k of a tenant's people have, in the rows that the role gets."""
+        permitted = self._roles.role(role, tenant)
+        if not columns:
+            return {}
+        if self._texts is None:
+            raise ValueError("nobody said where texts are read")
+        rows = f"select * from ({self._texts(tenant)}) where {rows_of(permitted)}"
+        return common_values(self._con, rows, columns, self._roles.egress.k)
+
     def _blocks(self, tenant: str) -> str:
         """The name of the table of a tenant's blocks."""
         if tenant not in self._partitions:
@@ -102,6 +118,15 @@ class Egress:
             self._con.execute(f"alter table {BLOCKS} rename to {name}")
             self._partitions[tenant] = name
         return self._partitions[tenant]
+
+
+def rows_of(role: Role) -> str:
+    """The condition of the rows that a role gets of a table with the columns that choose them."""
+    conditions = ["true"]
+    for column, values in role.rows.items():
+        named = ("" if value == NONE else value for value in values)
+        conditions.append(f"coalesce({identifier(column)}, '') in ({', '.join(map(literal, named))})")
+    return " and ".join(conditions)
 
 
 def type_of(column: str) -> str:
@@ -143,17 +168,27 @@ def _chosen(role: Role, request: Request) -> tuple[str, list[Any]]:
     return " and ".join(conditions), values
 
 
-def write(answer: Answer, path: Path, form: Format) -> None:
-    """Write an answer to a file that only its owner reads, whole or not at all. Money is exact: a text in CSV and JSON."""
+def write(answer: Answer, path: Path, form: Format) -> str:
+    """Write an answer to a file that only its owner reads, whole or not at all; returns its SHA-256.
+
+    Money is exact: a text in CSV and JSON.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     staged.unlink(missing_ok=True)
     try:
         # With its rights from the beginning: an answer is never readable by others, also not while it is written.
         os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _WRITERS[form](answer, staged)
+        digest = sha256_of(staged)
         replace_file(staged, path)
     finally:
         staged.unlink(missing_ok=True)
+    return digest
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_csv(answer: Answer, path: Path) -> None:

@@ -100,6 +100,13 @@ class Labels:
             return self._declared(table, column, own) if own else None
         return self._inherited(table, column)
 
+    def ends(self, table: str, column: str) -> frozenset[str]:
+        """The fields at the end of the lineage that a column's values come from: itself where it is not computed."""
+        origins = self._lineage.get(table, {}).get(column)
+        if origins is None:
+            return frozenset({f"{table}.{column}"})
+        return frozenset().union(*(self.ends(*origin.split(".", 1)) for origin in origins))
+
     def field(self, name: str) -> Labelled | None:
         """The label of `table.column`, or of `events.properties.path`: of several sources' keys the strictest."""
         table, _, rest = name.partition(".")

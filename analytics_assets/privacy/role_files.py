@@ -5,15 +5,16 @@ file or the one before. It names its version, and says what its columns are. Wha
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from analytics_assets.privacy.egress import MASKED_GROUPS, NONE, Answer, Egress, insert, type_of
+from analytics_assets.privacy.egress import MASKED_GROUPS, Answer, Egress, insert, rows_of, sha256_of, type_of
 from analytics_assets.privacy.labels import FIELD_TAXONOMY, Labels
+from analytics_assets.privacy.rare import masking, origins_of, shown
 from analytics_assets.privacy.roles import DIMENSIONS, Role, Roles, shown_columns, tenant_column
 from analytics_assets.warehouse.home import Home, replace_file
 from analytics_assets.warehouse.publish import READABLE_FROM
@@ -38,11 +39,28 @@ _STAGED = ".staged"
 
 @dataclass(frozen=True)
 class Part:
-    """A table as a role sees it: its columns, and the condition that chooses its rows."""
+    """A table as a role sees it: its columns, the condition that chooses its rows, and the columns whose rare texts are masked.
+
+    These with the columns of events that they come from.
+    """
 
     spec: TableSpec
     columns: tuple[Column, ...]
     where: str
+    masked: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A file that is made and about to be put in place: whose it is, of which version, and what it holds."""
+
+    role: str
+    tenant: str
+    version: int
+    tables: tuple[str, ...]
+    rows: int
+    masked_groups: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -61,13 +79,19 @@ def folder(home: Home) -> Path:
 
 @dataclass(frozen=True)
 class RoleFiles:
-    """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared."""
+    """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared.
+
+    `texts` are the columns of events in which a text that few people have is masked where rows of persons leave.
+    `record` is told of each file before it is in place: one that cannot be recorded does not leave.
+    """
 
     home: Home
     roles: Roles
     tables: Sequence[TableSpec]
     labels: Labels
     tenants: Sequence[str]
+    texts: Sequence[str]
+    record: Callable[[Leaving], None]
     memory_mb: int = 512
 
     def keep(self, full: Path, version: int, egress: Egress, progress: Callable[[str], None] = lambda name: None) -> Kept:
@@ -102,11 +126,10 @@ class RoleFiles:
             of_tenant = tenant_column(spec)
             if spec.name not in role.tables or of_tenant is None:
                 continue
-            conditions = [f"{identifier(of_tenant)} = {literal(tenant)}"]
-            for column, values in role.rows.items():
-                named = ("" if value == NONE else value for value in values)
-                conditions.append(f"coalesce({identifier(column)}, '') in ({', '.join(map(literal, named))})")
-            yield Part(spec, shown_columns(role, spec, self.labels), " and ".join(conditions))
+            columns = shown_columns(role, spec, self.labels)
+            rare = origins_of(self.labels, spec, self.texts) if role.people and role.rare == "masked" else {}
+            masked = {column.name: rare[column.name] for column in columns if column.name in rare}
+            yield Part(spec, columns, f"{identifier(of_tenant)} = {literal(tenant)} and {rows_of(role)}", masked)
 
     def _write(self, path: Path, full: Path, about: tuple[str, str, int, int], role: Role, egress: Egress) -> None:
         name, tenant, version, declared = about
@@ -132,33 +155,47 @@ class RoleFiles:
                 _create(con, ROLE_FILE, ROLE_FILE.columns)
                 con.execute("insert into role_file values (?, ?, ?, ?, ?)", [name, tenant, version, published_at, declared])
                 _create(con, FIELD_TAXONOMY, FIELD_TAXONOMY.columns)
-                for part in self._parts(role, tenant):
-                    self._copy(con, part)
+                parts = list(self._parts(role, tenant))
+                texts = sorted({origin for part in parts for origins in part.masked.values() for origin in origins})
+                masking(con, egress.common(name, tenant, texts))
+                copied = {part.spec.name: self._copy(con, part) for part in parts}
+                held = {table: rows for table, rows in copied.items() if rows is not None}
+                masked = 0
                 if role.measures:
-                    _aggregates(con, egress.everything(name, tenant), self.roles.egress.k)
+                    answer = egress.everything(name, tenant)
+                    _aggregates(con, answer, self.roles.egress.k)
+                    held[AGGREGATES], masked = len(answer.rows), sum(row[-1] for row in answer.rows)
                 con.execute("commit")
                 con.execute("detach version_file")
                 con.execute("checkpoint")
             staged.chmod(0o640)
+            self.record(Leaving(name, tenant, version, tuple(held), sum(held.values()), masked, sha256_of(staged)))
             replace_file(staged, path)
         finally:
             _unlink(staged)
 
-    def _copy(self, con: duckdb.DuckDBPyConnection, part: Part) -> None:
+    def _copy(self, con: duckdb.DuckDBPyConnection, part: Part) -> int | None:
+        """Returns how many rows it holds; None if the role may see no column that the version has."""
         source = f"version_file.{identifier(part.spec.name)}"
         there = {name for name, *_ in con.execute(f"describe {source}").fetchall()}
         columns = [column for column in part.columns if column.name in there]
         if not columns:
-            return
+            return None
         _create(con, part.spec, columns)
-        chosen = ", ".join(identifier(column.name) for column in columns)
+        names = [column.name for column in columns]
+        chosen = ", ".join(
+            f"{shown(name, part.masked[name])} as {identifier(name)}" if name in part.masked else identifier(name)
+            for name in names
+        )
         # Only by what is seen: an order by anything else would tell of that.
-        order = [name for name in part.spec.order_by if name in {column.name for column in columns}]
+        order = [name for name in part.spec.order_by if name in names]
         sort = f"order by {', '.join(map(identifier, order))}" if order else "order by all"
-        con.execute(f"insert into {identifier(part.spec.name)} select {chosen} from {source} where {part.where} {sort}")
+        seen = f"select * from (select {chosen} from {source} where {part.where}) {sort}"
+        written: int = con.execute(f"insert into {identifier(part.spec.name)} {seen}").fetchall()[0][0]
         found = [self.labels.of(part.spec.name, column.name) for column in columns]
         rows = [one.as_row() for one in found if one is not None]
         con.executemany(f"insert into field_taxonomy values ({', '.join('?' * len(FIELD_TAXONOMY.columns))})", rows)
+        return written
 
     def _removed(self, wanted: set[tuple[str, str]]) -> Iterator[str]:
         """Remove the files that are not `wanted`, and what a killed process left."""

@@ -14,7 +14,7 @@ from analytics_assets.privacy.labels import Labels
 from analytics_assets.privacy.lineage import ROWS
 from analytics_assets.privacy.suppress import Measure
 from analytics_assets.privacy.taxonomy import Fault, Label
-from analytics_assets.settings import SLUG, ConfigError, Declared, UserError, line_of, read_yaml
+from analytics_assets.settings import SLUG, ConfigError, Declared, Denied, line_of, read_yaml
 from analytics_assets.warehouse.spec import Column, TableSpec
 
 Dimension = Literal["month", "day", "event", "region", "campaign", "currency", "product_id"]
@@ -35,7 +35,7 @@ SUMMED = (Measure("events", "BIGINT"), Measure("quantity", "BIGINT"), Measure("r
 _TENANT_COLUMNS = ("tenant_id", "tenant")
 
 
-class NotPermitted(UserError):
+class NotPermitted(Denied):
     """A role asks for what it may not get; the message names both."""
 
 
@@ -70,6 +70,7 @@ class Role(Declared):
     tables: tuple[str, ...] = Field((), description="Published tables whose rows its files hold.")
     labels: tuple[Label, ...] = Field((), description="Of these tables, the columns with these labels.")
     people: bool = Field(False, description="Whether its files may hold rows that tell of persons.")
+    rare: Literal["masked", "shown"] = Field("masked", description="What becomes of texts in its tables that few people have.")
     file: bool = Field(False, description="Whether each publish makes it a file a tenant.")
 
     @field_validator("rows")

@@ -93,6 +93,7 @@ class TableLabels(Declared):
     purpose: str | None = Field(None, description="Purpose of its columns.")
     retention: str | None = Field(None, description="Retention class of its columns.")
     owner: str | None = Field(None, min_length=2, max_length=100, description="Who answers for its columns.")
+    model: str | None = Field(None, min_length=2, max_length=100, description="Of a model's output, which model computes it.")
     columns: dict[str, FieldLabel]
 
     @field_validator("purpose")
@@ -142,6 +143,11 @@ class Taxonomy(Declared):
     keys: dict[JsonColumn, dict[str, dict[str, FieldLabel]]]
     loosened: dict[str, dict[str, Loosened]] = Field({})
     rollups: dict[str, Rollup] = Field({}, description="Computed tables that have a retention class of their own.")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The tables that hold a model's output, and which model's."""
+        return {name: table.model for name, table in self.tables.items() if table.model}
 
     def declared(self, field: str, source: str) -> FieldLabel | None:
         """What is said of a column of events, or of a key (column and path with dots) where `source` sends it."""

@@ -13,6 +13,7 @@ import pytest
 
 from analytics_assets.defs.instance import open_instance
 from analytics_assets.defs.partitions import range_tags
+from analytics_assets.defs.publication import PUBLISHED
 from analytics_assets.defs.run import Jobs
 from analytics_assets.events.days import DayRange, ranges
 from analytics_assets.events.schema import EVENTS
@@ -116,6 +117,9 @@ def test_an_ingest_tells_what_became_of_every_record(loaded: dict[str, dict[str,
 def test_a_refresh_over_a_range_is_one_run_that_publishes(works: Works, spring: dict[str, dict[str, Any]]) -> None:
     assert set(spring) == {*DAILY, "users", "analytics_duckdb"}
     assert (spring["analytics_duckdb"]["published"], spring["analytics_duckdb"]["version"]) == (True, 1)
+    explained = {line.data["table"]: line.data for line in spring["analytics_duckdb"]["explained"].records}
+    assert explained.keys() == set(PUBLISHED)
+    assert explained["revenue_daily"]["checks"] == "6 passed" and "events" in explained["revenue_daily"]["made from"]
     found = rows_of(current_path(works.stages.home), "select date, revenue from revenue_daily order by 1")
     assert [(str(day), float(revenue)) for day, revenue in found] == [("2025-03-10", 10.0), ("2025-03-11", 10.0)]
     runs = works.instance.get_runs(filters=dg.RunsFilter(job_name="refresh"))
