@@ -18,7 +18,7 @@ from analytics_assets.audit.report import newest_first
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.freshness.judge import WORST_FIRST, Status
-from analytics_assets.gate import CHECKS, suites
+from analytics_assets.gate import Gate, suites
 from analytics_assets.labelling import load_labels, source_names
 from analytics_assets.privacy.labels import FIELD_TAXONOMY, Labelled, Labels, Lineage, read_lineage
 from analytics_assets.privacy.lineage import ROWS
@@ -71,7 +71,7 @@ def explain(
         place = _place(con, settings, labels, asked)
         behind = behind_of(read_lineage(), asked.table, asked.column)
         version = _version(con, home, asked.table)
-        checks = _checks(con, asked, behind)
+        checks = _checks(con, asked, behind, Gate(settings))
         deliveries = _deliveries(con, asked, behind)
         sources = [one["source"] for one in deliveries["sources"]] if deliveries else []
         told = {
@@ -414,7 +414,7 @@ def _runs(home: Home, version: Mapping[str, Any], checks: Mapping[str, Any]) -> 
 # What was checked, and how fresh it is
 
 
-def _checks(con: duckdb.DuckDBPyConnection, asked: Asked, behind: Behind) -> dict[str, Any]:
+def _checks(con: duckdb.DuckDBPyConnection, asked: Asked, behind: Behind, gate: Gate) -> dict[str, Any]:
     """Expectations of the table by their verdicts on what is asked, the tables behind it likewise, and those not passed."""
     values: dict[str, Any] = {}
     listed = ", ".join(map(literal, {asked.table, *behind.tables, *behind.choosing}))
@@ -440,7 +440,7 @@ def _checks(con: duckdb.DuckDBPyConnection, asked: Asked, behind: Behind) -> dic
         "not_passed": [one for one in own if one["failed"] or one["unknown"]],
         "behind": {name: _counted([one for one in found if one["table"] == name]) for name in sorted({
             one["table"] for one in found} - {asked.table})},
-        "of_the_version": [name for name, _ in CHECKS],
+        "of_the_version": [name for name, _ in gate.checks()],
     }  # fmt: skip
 
 
