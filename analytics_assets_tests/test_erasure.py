@@ -32,7 +32,7 @@ from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, U
 from analytics_assets.settings import UserError
 from analytics_assets.warehouse.publish import current_path, current_version, version_path
 from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
-from analytics_assets_tests.faults import FORK, die, run
+from analytics_assets_tests.faults import FORK, ROUNDS, die, run
 from analytics_assets_tests.test_faults import observed
 
 # What nothing else looks like.
@@ -392,7 +392,7 @@ def test_a_version_that_is_read_stays_until_it_is_closed(line: Line) -> None:
 
 
 @given(st.data())
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=5 * ROUNDS, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_an_erased_person_leaves_what_a_home_would_be_that_never_saw_them(tmp_path: Path, data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     ids = st.sampled_from(["u1", "u2", "u3", None])

@@ -22,7 +22,7 @@ from benchmarks.measure import Bench, BenchmarkError, Finding, Measured
 BENCHMARKS = {
     "import": "imports", "ingest": "ingest", "growth": "growth", "memory": "memory", "concurrency": "concurrency",
     "demo": "demo", "query": "query", "faults": "faults", "detector": "detector", "audit": "audit", "egress": "egress",
-    "pseudonyms": "pseudonyms", "contention": "contention", "latency": "latency",
+    "pseudonyms": "pseudonyms", "erasure": "erasure", "contention": "contention", "latency": "latency",
 }  # fmt: skip
 
 

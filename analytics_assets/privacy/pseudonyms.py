@@ -147,7 +147,8 @@ class Pseudonyms:
         # Almost always all of them have pseudonyms.
         mine = f"tenant_id in ({', '.join(map(literal, wanted))})" if len(wanted) < len(tenants) else None
         columns = [name for name in fields.columns if name not in absent]
-        return self._with_columns(con, named or relation, _with_keys(relation, fields.paths, mine), columns, mine)
+        given = named if named and self.columns(source) else relation
+        return self._with_columns(con, given, _with_keys(relation, fields.paths, mine), columns, mine)
 
     def columns(self, source: str) -> Sequence[str]:
         """The columns of events that are replaced; none where no tenant has pseudonyms."""

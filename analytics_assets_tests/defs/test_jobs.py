@@ -115,7 +115,7 @@ def test_an_ingest_tells_what_became_of_every_record(loaded: dict[str, dict[str,
 
 
 def test_a_refresh_over_a_range_is_one_run_that_publishes(works: Works, spring: dict[str, dict[str, Any]]) -> None:
-    assert set(spring) == {*DAILY, "users", "analytics_duckdb"}
+    assert set(spring) == {*DAILY, "users", "consent_status", "analytics_duckdb"}
     assert (spring["analytics_duckdb"]["published"], spring["analytics_duckdb"]["version"]) == (True, 1)
     explained = {line.data["table"]: line.data for line in spring["analytics_duckdb"]["explained"].records}
     assert explained.keys() == set(PUBLISHED)
