@@ -43,8 +43,8 @@ from analytics_assets.warehouse.publish import (
     PUBLISH_LOCK,
     PublishRefused,
     current_version,
+    has_readers,
     publications,
-    readers_of,
     version_path,
     versions,
 )
@@ -297,7 +297,7 @@ def _remove_versions(stages: Pipeline, rules: Sequence[Rule], declared: Retentio
             if number == present or not _shows(path, rules):
                 continue
             since = min((moment for later, moment in replaced.items() if later > number), default=None)
-            if readers_of(path) and since is not None and now - since < wait:
+            if has_readers(path) and since is not None and now - since < wait:
                 left.append(number)
             else:
                 path.unlink()

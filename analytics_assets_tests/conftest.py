@@ -11,9 +11,10 @@ import hypothesis
 import pytest
 
 from analytics_assets_tests.builders import CHECKED_SOURCES, RETAIL, Line, Opener, a_config
+from analytics_assets_tests.faults import ROUNDS
 
-# How long an example takes says something about the machine, and nothing about the code.
-hypothesis.settings.register_profile("any machine", deadline=None)
+# How long an example takes says something about the machine, and nothing about the code. FAULT_ROUNDS asks for more of them.
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50 * ROUNDS)
 hypothesis.settings.load_profile("any machine")
 
 

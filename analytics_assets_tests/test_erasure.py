@@ -21,7 +21,7 @@ from analytics_assets.audit.outside import Outside
 from analytics_assets.erasure.erasures import Erasures, NotRemoved
 from analytics_assets.erasure.passes import Passes
 from analytics_assets.erasure.probe import probe
-from analytics_assets.erasure.versions import has_readers, remove_versions
+from analytics_assets.erasure.versions import remove_versions
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.landing import Landed
@@ -30,8 +30,9 @@ from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
 from analytics_assets.settings import UserError
-from analytics_assets.warehouse.publish import current_path, current_version, version_path
+from analytics_assets.warehouse.publish import current_path, current_version, has_readers, version_path
 from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
+from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.faults import FORK, ROUNDS, die, run
 from analytics_assets_tests.test_faults import observed
 
@@ -80,7 +81,7 @@ def renew(line: Line) -> None:
     line.publish()
 
 
-def make_shop(folder: Path, *, pseudonyms: bool) -> Path:
+def make_shop(folder: Path, *, pseudonyms: bool) -> None:
     """A data home in which Anna stands everywhere."""
     config = a_config(folder / "config", pseudonyms=pseudonyms)
     with Line.at(folder / "home", config) as line:
@@ -96,21 +97,22 @@ def make_shop(folder: Path, *, pseudonyms: bool) -> Path:
         log.parent.mkdir(parents=True)
         log.write_text(f"could not load {HER_MAIL}\n")
         renew(line)
-    return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shop(tmp_path_factory.mktemp("shop"), pseudonyms=True)
+    return made_once(tmp_path_factory, "erasure-shop", lambda folder: make_shop(folder, pseudonyms=True))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def erased(shop: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shop after her erasure, with keys and ledger beside it."""
-    folder = tmp_path_factory.mktemp("erased")
-    with copied(shop, keys, folder) as line:
-        erase(line, SHE)
-    return folder
+
+    def make(folder: Path) -> None:
+        with copied(shop, keys, folder) as line:
+            erase(line, SHE)
+
+    return made_once(tmp_path_factory, "erased-shop", make)
 
 
 @contextmanager
@@ -165,7 +167,9 @@ def stored_as(line: Line, *values: str) -> list[str]:
 
 @pytest.fixture(params=["pseudonyms", "in clear"])
 def any_shop(request: pytest.FixtureRequest, shop: Path, keys: Path, tmp_path: Path) -> Iterator[Line]:
-    of = shop if request.param == "pseudonyms" else make_shop(tmp_path / "in clear", pseudonyms=False)
+    of = shop
+    if request.param == "in clear":
+        make_shop(of := tmp_path / "in clear", pseudonyms=False)
     with copied(of, keys, tmp_path / "shop") as line:
         yield line
 
@@ -392,7 +396,7 @@ def test_a_version_that_is_read_stays_until_it_is_closed(line: Line) -> None:
 
 
 @given(st.data())
-@settings(max_examples=5 * ROUNDS, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=4 * ROUNDS, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_an_erased_person_leaves_what_a_home_would_be_that_never_saw_them(tmp_path: Path, data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     ids = st.sampled_from(["u1", "u2", "u3", None])

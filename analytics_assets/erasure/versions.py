@@ -1,30 +1,13 @@
 """Published versions that still show who went: they leave when their readers did, and at the latest after a grace."""
 
-import fcntl
-import os
-import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from analytics_assets.warehouse.home import Home
-from analytics_assets.warehouse.publish import PUBLISH_LOCK, version_path, versions
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, has_readers, version_path, versions
 
 # How long readers may keep an older version open.
 GRACE_SECONDS = 60.0
-# struct flock of Linux: type, whence, start, length, pid.
-_FLOCK = "hhqqi4x"
-
-
-def has_readers(path: Path) -> bool:
-    """Whether another process has the file open with DuckDB, which locks what it reads."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        answer = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
-    finally:
-        os.close(handle)
-    return bool(answer[0] != fcntl.F_UNLCK)
 
 
 def remove_versions(

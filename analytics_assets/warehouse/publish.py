@@ -5,8 +5,10 @@ version. Readers open `published/analytics.duckdb` read-only and never meet a lo
 until it leaves retention. A rollback is the same swap to an older file, and holds publishing until a person releases it.
 """
 
+import fcntl
 import json
 import os
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,6 +23,8 @@ from analytics_assets.warehouse.spec import Column, TableSpec, identifier, liter
 from analytics_assets.warehouse.table import Snapshot
 
 PUBLISH_LOCK = "publish"
+# struct flock of Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi4x"
 # Up to this size a table is copied into the published file, which is faster to query and survives a copy of the file.
 INLINE_ROWS = 200_000
 # Analysts open the file with the DuckDB that they have, from this version on.
@@ -163,16 +167,15 @@ def held(home: Home) -> str | None:
     return newest[0]["reason"] if newest and newest[0]["action"] == "rollback" else None
 
 
-def readers_of(path: Path) -> bool:
-    """Whether a process of this machine has a version open: DuckDB holds a lock on the file that it reads.
-
-    Where locks cannot be listed, somebody might. Known by its number on the disk: `analytics.duckdb` is the same file.
-    """
+def has_readers(path: Path) -> bool:
+    """Whether another process has a version open with DuckDB, which locks what it reads, by whatever name."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        listed, number = Path("/proc/locks").read_text(encoding="ascii"), path.stat().st_ino
-    except (OSError, ValueError):
-        return True
-    return any(line.split()[-3].rpartition(":")[2] == str(number) for line in listed.splitlines() if len(line.split()) >= 8)
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+    finally:
+        os.close(handle)
+    return bool(answer[0] != fcntl.F_UNLCK)
 
 
 def current_version(home: Home) -> int | None:
