@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def copied(shop: Path, keys: Path, folder: Path) -> Iterator[Line]:
     shutil.copytree(shop / "home", folder / "home")
     shutil.copytree(shop / "config", folder / "config")
     shutil.copytree(keys, folder / "keys")
+    # Child processes get the environment of when their server began, which is not to be that of one test.
+    forkserver.ensure_running()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANALYTICS_KEYS", str(folder / "keys"))
         with Line.at(folder / "home", folder / "config") as line:

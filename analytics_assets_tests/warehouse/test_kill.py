@@ -17,7 +17,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets_tests.builders import DAY, Line, Opener, a_config, an_event, at, published, write_events
-from analytics_assets_tests.faults import FORK
+from analytics_assets_tests.faults import FORK, ROUNDS
 
 SEED = 20260310
 BATCHES_TO_LOAD = 4
@@ -83,7 +83,7 @@ def assert_sound(line: Line) -> None:
     assert len(accounts) == len(set(accounts))
 
 
-@pytest.mark.parametrize("round_", range(2))
+@pytest.mark.parametrize("round_", range(ROUNDS))
 def test_ingest_that_is_killed_and_run_again_gives_the_exact_tables(open_line: Opener, tmp_path: Path, round_: int) -> None:
     files = deliveries(tmp_path / "files")
     undisturbed = open_line("undisturbed")
