@@ -237,7 +237,7 @@ def _people(stages: Pipeline, con: duckdb.DuckDBPyConnection, rules: Sequence[Ru
     ((past,),) = con.execute(f"select count(*) from ({known}) where {rule.goes}").fetchall()
     if past or withdrawn_after(con, stages.table(BATCHES).snapshot(), built):
         merge_identities(con, EVENTS.empty_select, f"select * from ({known}) where not {rule.goes}")
-        note = {"events_version": str(stages.table(EVENTS).open().version())} if whole else None
+        note = {"events_version": str(stages.table(EVENTS).snapshot().version)} if whole else None
         replace_all(stages.table(IDENTITIES), con, "select * from new_identities", note)
         con.execute("drop table new_identities")
     taken.note(rule, past, 0)

@@ -272,7 +272,7 @@ class Pipeline:
 
     def _behind_users(self) -> dict[str, str]:
         """The versions of the tables that users are made from, as the commit of users notes them."""
-        return {f"{spec.name}_version": str(self.table(spec).open().version()) for spec in (SESSIONS, IDENTITIES)}
+        return {f"{spec.name}_version": str(self.table(spec).snapshot().version) for spec in (SESSIONS, IDENTITIES)}
 
     def rebuild_marts(
         self, con: duckdb.DuckDBPyConnection, days: Sequence[date],

@@ -112,8 +112,9 @@ class Line:
         self, events: Iterable[Mapping[str, Any] | str] | Path, source: str = "canonical", tenant: str | None = None
     ) -> BatchReport:
         """Load events as one batch, or a file."""
-        path = events
-        if not isinstance(path, Path):
+        if isinstance(events, Path):
+            path = events
+        else:
             self.files += 1
             path = write_events(self.home / "deliveries" / f"{self.files}.ndjson", events)
         return self.pipeline.load(self.con, path, source, tenant, self.now)

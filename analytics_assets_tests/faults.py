@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,20 @@ def shown(path: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def process(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """A process that does `work` in the environment of here and now; the server has that of when it was started."""
+    return FORK.Process(target=_within, args=(dict(os.environ), work, *arguments))
+
+
+def _within(environment: dict[str, str], work: Callable[..., None], *arguments: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    work(*arguments)
+
+
 def run(work: Callable[..., None], *arguments: Any) -> int:
     """Run `work` in a process of its own to its end, or to where it kills itself; returns its exit code."""
-    child = FORK.Process(target=work, args=arguments)
+    child = process(work, *arguments)
     child.start()
     child.join()
     assert child.exitcode is not None

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from analytics_assets.settings import UserError
 from analytics_assets.warehouse.publish import current_path, current_version, has_readers, version_path
 from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
-from analytics_assets_tests.faults import FORK, ROUNDS, die, run
+from analytics_assets_tests.faults import FORK, ROUNDS, die, process, run
 from analytics_assets_tests.test_faults import observed
 
 # What nothing else looks like.
@@ -122,8 +120,6 @@ def copied(shop: Path, keys: Path, folder: Path) -> Iterator[Line]:
     shutil.copytree(shop / "home", folder / "home")
     shutil.copytree(shop / "config", folder / "config")
     shutil.copytree(keys, folder / "keys")
-    # Child processes get the environment of when their server began, which is not to be that of one test.
-    forkserver.ensure_running()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANALYTICS_KEYS", str(folder / "keys"))
         with Line.at(folder / "home", folder / "config") as line:
@@ -323,8 +319,7 @@ def finish(line: Line) -> None:
     line.pipeline.erasures.finish(line.con)
 
 
-def killed_at(step: str, home: Path, config: Path, keys: Path, stage: Callable[[Line], None]) -> None:
-    os.environ["ANALYTICS_KEYS"] = str(keys)
+def killed_at(step: str, home: Path, config: Path, stage: Callable[[Line], None]) -> None:
     with Line.at(home, config) as line, told(lambda name: die() if name == step else None):
         stage(line)
 
@@ -347,7 +342,7 @@ def test_killed_at_each_step_and_begun_again_the_end_is_the_same(shop: Path, tmp
         again = line.pipeline.erasures.ask([SHE], "tester").id
         for stage in (remove, finish):
             for step in dict.fromkeys(steps[stage.__name__]):
-                code = run(killed_at, step, line.home, killed / "config", killed / "keys", stage)
+                code = run(killed_at, step, line.home, killed / "config", stage)
                 assert code == -signal.SIGKILL, step
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Erasures, "finish", lambda *_, **__: [])
@@ -377,7 +372,7 @@ def read_until_told(path: Path, opened: Any, close: Any) -> None:
 def test_a_version_that_is_read_stays_until_it_is_closed(line: Line) -> None:
     opened, close = FORK.Event(), FORK.Event()
     path = version_path(line.pipeline.home, current_version(line.pipeline.home) or 0)
-    reader = FORK.Process(target=read_until_told, args=(path, opened, close))
+    reader = process(read_until_told, path, opened, close)
     reader.start()
     opened.wait()
     assert has_readers(path)

@@ -31,7 +31,7 @@ from analytics_assets.warehouse.publish import current_path
 from analytics_assets.warehouse.table import Table
 from analytics_assets_tests.builders import Line, Opener, a_config, an_event, at, write_events
 from analytics_assets_tests.conftest import made_once
-from analytics_assets_tests.faults import FORK, ROUNDS, die, run, shown
+from analytics_assets_tests.faults import FORK, ROUNDS, die, process, run, shown
 
 SEED = 20260311
 
@@ -230,7 +230,7 @@ class Command:
 
     def _start(self) -> Any:
         hear, say = FORK.Pipe(duplex=False)
-        child = FORK.Process(target=command, args=(self.home, self.config, self.arguments, say))
+        child = process(command, self.home, self.config, self.arguments, say)
         child.start()
         say.close()
         assert hear.recv() == "begin"
@@ -405,7 +405,7 @@ def test_an_ingest_on_a_full_disk_says_so_and_a_rerun_is_exact(tmp_path: Path) -
         expected = shown(whole.publish().path)
     rooms = [0, 300_000, *(random.Random(SEED).randrange(3_000_000) for _ in range(5 * (ROUNDS - 1)))]
     hear, say = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=ingest_on_a_full_disk, args=(tmp_path / "disk", config, files, rooms, say))
+    child = process(ingest_on_a_full_disk, tmp_path / "disk", config, files, rooms, say)
     child.start()
     say.close()
     real, told, seen, after = hear.recv()

@@ -38,7 +38,7 @@ from analytics_assets.warehouse.publish import PublishRefused, version_path, ver
 from analytics_assets.warehouse.table import Table, replace_all
 from analytics_assets_tests.builders import Line, Opener, a_config, a_view, an_event, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
-from analytics_assets_tests.faults import FORK
+from analytics_assets_tests.faults import run
 
 NOW, OLD, LAST_NIGHT, KEPT, EARLY = map(
     datetime.fromisoformat,
@@ -365,10 +365,7 @@ def killed_after_commits(home: Path, config: Path, commits: int) -> None:
 def test_killed_again_and_again_a_pass_comes_to_the_same_end(line: Line, passed: tuple[Line, Taken]) -> None:
     config, died = line.pipeline.settings.config, -signal.SIGKILL
     for commits, end in ((3, died), (12, died), (0, 0)):
-        child = FORK.Process(target=killed_after_commits, args=(line.home, config, commits))
-        child.start()
-        child.join()
-        assert child.exitcode == end
+        assert run(killed_after_commits, line.home, config, commits) == end
     whole, _ = passed
     # New ids of what was anonymised are no one's.
     for spec in (REJECTED, SESSIONS, PAGE_VIEWS, RUNAWAYS, IDENTITIES, USERS, IDENTIFIERS, *mart_tables()):

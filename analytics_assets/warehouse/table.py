@@ -86,6 +86,19 @@ class Snapshot:
         return f"select {self.spec.select_list} from ({stored})"
 
 
+@dataclass(frozen=True)
+class _Newest:
+    """The newest snapshot of a table, and the file of its entry in the log: a home may be restored while a process lives."""
+
+    snapshot: Snapshot
+    entry: tuple[int, int, int]
+
+
+# To read a log takes milliseconds, and in a refresh a hundred questions are asked of tables that few of its steps change.
+_newest: dict[Path, _Newest] = {}
+_NEWEST_OF = 256
+
+
 def arrow_schema(spec: TableSpec) -> pa.Schema:
     """The columns as Arrow types, from which Delta takes its own."""
     return pa.schema([pa.field(column.name, _ARROW[column.type]) for column in spec.columns])
@@ -161,7 +174,28 @@ class Table:
         return self._handle
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        return self.snapshot_of(self.open(version))
+        """The table as it was at a version, or as it is now."""
+        if version is not None:
+            return self.snapshot_of(self.open(version))
+        known = _newest.get(self.path)
+        if known and known.snapshot.spec is self.spec and known == self._entry(known.snapshot):
+            return known.snapshot
+        snapshot = self.snapshot_of(self.open())
+        if newest := self._entry(snapshot):
+            if len(_newest) >= _NEWEST_OF:
+                _newest.clear()
+            _newest[self.path] = newest
+        return snapshot
+
+    def _entry(self, snapshot: Snapshot) -> "_Newest | None":
+        """The snapshot with what tells that it is the newest: its own entry in the log, and none after it."""
+        log = self.path / "_delta_log"
+        try:
+            stat = (log / f"{snapshot.version:020}.json").stat()
+            following = (log / f"{snapshot.version + 1:020}.json").exists()
+        except OSError:
+            return None
+        return None if following else _Newest(snapshot, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def snapshot_of(self, delta: DeltaTable) -> Snapshot:
         # Not `pa.table`, which imports pandas (1.5 s) to look whether this is a data frame.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analytics_assets.audit.outside import Outside
 from analytics_assets_tests.audit.logs import Log, add_all, add_on_a_full_disk, add_until_killed
-from analytics_assets_tests.faults import FORK, ROUNDS, run
+from analytics_assets_tests.faults import FORK, ROUNDS, process, run
 
 WRITERS, EACH, KILLS = 4, 25, 8
 
@@ -24,7 +24,7 @@ def log(tmp_path: Path) -> Log:
 def killed_after(delay: float, home: Path, first: int) -> list[int]:
     """What a process acknowledged, beginning with `first`, that is killed so many seconds after its first entry."""
     hear, say = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=add_until_killed, args=(home, first, say))
+    child = process(add_until_killed, home, first, say)
     child.start()
     say.close()
     heard = [hear.recv()]
@@ -52,7 +52,7 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_acknowledged(log: Log) -
 
 
 def test_writers_at_once_make_one_chain_with_the_entries_of_all_in_their_order(log: Log) -> None:
-    writers = [FORK.Process(target=add_all, args=(log.home, 1000 * n, EACH)) for n in range(WRITERS)]
+    writers = [process(add_all, log.home, 1000 * n, EACH) for n in range(WRITERS)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -276,15 +276,14 @@ def test_small_files_of_the_raw_store_are_merged(line: Line, monkeypatch: pytest
 # Kills
 
 
-def _killed_before_the_events(home: Path, config: Path, keys: str) -> None:
-    os.environ["ANALYTICS_KEYS"] = keys
+def _killed_before_the_events(home: Path, config: Path) -> None:
     with Line.at(home, config) as line:
         line.pipeline.intake.events.commit = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
         line.load([an_event(f"m{n}", user_id=f"user-{n}", timestamp=at(n)) for n in range(50)])
 
 
 def test_a_load_that_is_killed_between_its_two_commits_is_exact_when_it_runs_again(line: Line, tmp_path: Path) -> None:
-    assert run(_killed_before_the_events, line.home, tmp_path / "home-config", str(tmp_path / "keys")) == -signal.SIGKILL
+    assert run(_killed_before_the_events, line.home, tmp_path / "home-config") == -signal.SIGKILL
     assert (len(line.rows(IDENTIFIERS)), line.rows(EVENTS)) == (51, [])
     line.load([an_event(f"m{n}", user_id=f"user-{n}", timestamp=at(n)) for n in range(50)])
     assert (len(line.rows(IDENTIFIERS)), len(line.keys())) == (51, 50)
@@ -367,8 +366,7 @@ def test_after_a_rotation_people_are_the_same_under_new_pseudonyms(two_people: L
     assert line.pipeline.pseudonyms.reidentify("acme", old) == "bob"
 
 
-def _rotated_and_killed(home: Path, config: Path, keys: str, after: bool) -> None:
-    os.environ["ANALYTICS_KEYS"] = keys
+def _rotated_and_killed(home: Path, config: Path, after: bool) -> None:
     with Line.at(home, config) as line:
         commit = line.pipeline.intake.events.commit
 
@@ -385,7 +383,7 @@ def _rotated_and_killed(home: Path, config: Path, keys: str, after: bool) -> Non
 @pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
 def test_a_rotation_that_is_killed_is_done_or_not(two_people: Line, tmp_path: Path, after: bool) -> None:
     line = two_people
-    assert run(_rotated_and_killed, line.home, tmp_path / "home-config", str(tmp_path / "keys"), after) == -signal.SIGKILL
+    assert run(_rotated_and_killed, line.home, tmp_path / "home-config", after) == -signal.SIGKILL
     line.load([an_event("m4", user_id="bob", timestamp=at(3))])
     users = line.rows(EVENTS, columns="message_id, user_id")
     assert users[0][1] == users[-1][1] == told(line, "bob") and users[0][1].startswith("k2:" if after else "k1:")

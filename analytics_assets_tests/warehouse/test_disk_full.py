@@ -14,7 +14,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.publish import current_path, versions
 from analytics_assets_tests.builders import Line, Opener, an_event, at, rows_of, write_events
-from analytics_assets_tests.faults import FORK
+from analytics_assets_tests.faults import FORK, process
 
 
 def work(home: Path, config: Path, what: str, file: Path, room: int, said: Connection) -> None:
@@ -34,7 +34,7 @@ def work(home: Path, config: Path, what: str, file: Path, room: int, said: Conne
 def without_room(line: Line, config: Path, what: str, file: Path, room: int) -> str | None:
     """What the error said, or None if there was room enough."""
     hear, say = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=work, args=(line.home, config, what, file, room, say))
+    child = process(work, line.home, config, what, file, room, say)
     child.start()
     said = hear.recv()
     child.join()

@@ -17,7 +17,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets_tests.builders import DAY, Line, Opener, a_config, an_event, at, published, write_events
-from analytics_assets_tests.faults import FORK, ROUNDS
+from analytics_assets_tests.faults import FORK, ROUNDS, process
 
 SEED = 20260310
 BATCHES_TO_LOAD = 4
@@ -44,7 +44,7 @@ def work(home: Path, config: Path, what: str, files: list[Path], said: Connectio
 def kill_after(delay: float, home: Path, config: Path, what: str, files: list[Path] | None = None) -> None:
     """Kill a process `delay` seconds into its work."""
     hear, say = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=work, args=(home, config, what, files or [], say))
+    child = process(work, home, config, what, files or [], say)
     child.start()
     assert hear.recv() == "begin"
     child.join(delay)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analytics_assets.warehouse.home import GIVE_WAY_SECONDS, Busy, Home
-from analytics_assets_tests.faults import FORK
+from analytics_assets_tests.faults import FORK, process
 
 
 def hold(root: Path, lock: str | None, said: Connection) -> None:
@@ -25,14 +25,14 @@ def hold(root: Path, lock: str | None, said: Connection) -> None:
 @contextmanager
 def another(root: Path, lock: str | None) -> Iterator[None]:
     ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=hold, args=(root, lock, theirs))
-    process.start()
+    holder = process(hold, root, lock, theirs)
+    holder.start()
     try:
         assert ours.recv() == "held"
         yield
     finally:
-        process.kill()
-        process.join()
+        holder.kill()
+        holder.join()
 
 
 class Slept:

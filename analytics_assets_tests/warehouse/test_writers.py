@@ -6,7 +6,7 @@ from pathlib import Path
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.warehouse.publish import current_path
 from analytics_assets_tests.builders import DAY, Line, Opener, an_event, at, rows_of, write_events
-from analytics_assets_tests.faults import FORK
+from analytics_assets_tests.faults import process
 
 WRITERS, FILES, EVENTS_A_FILE, STEP = 4, 6, 300, 200
 
@@ -36,8 +36,7 @@ def test_writers_that_bring_overlapping_events_at_once_lose_none_and_double_none
     ]
     # Each writer brings every file, each in another order: the same batch also races itself.
     writers = [
-        FORK.Process(target=load_all, args=(line.home, tmp_path / "home-config", files[number:] + files[:number]))
-        for number in range(WRITERS)
+        process(load_all, line.home, tmp_path / "home-config", files[number:] + files[:number]) for number in range(WRITERS)
     ]
     for writer in writers:
         writer.start()
@@ -60,8 +59,8 @@ def test_what_is_loaded_while_others_rebuild_and_publish_is_seen_whole(open_line
         write_events(tmp_path / "files" / f"{number}.ndjson", [an_event(f"{number}-{n}", timestamp=at(n)) for n in range(100)])
         for number in range(8)
     ]
-    loader = FORK.Process(target=load_all, args=(line.home, tmp_path / "home-config", files))
-    publisher = FORK.Process(target=rebuild_and_publish, args=(line.home, tmp_path / "home-config", 3))
+    loader = process(load_all, line.home, tmp_path / "home-config", files)
+    publisher = process(rebuild_and_publish, line.home, tmp_path / "home-config", 3)
     loader.start()
     publisher.start()
     path = current_path(line.pipeline.home)
@@ -73,9 +72,9 @@ def test_what_is_loaded_while_others_rebuild_and_publish_is_seen_whole(open_line
             )
             assert events == placed == brought
             assert events % 100 == 0
-    for process in (loader, publisher):
-        process.join()
-        assert process.exitcode == 0
+    for each in (loader, publisher):
+        each.join()
+        assert each.exitcode == 0
     line.rebuild()
     line.publish()
     assert rows_of(path, "select count(*) from events") == [(900,)]
