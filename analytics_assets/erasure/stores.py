@@ -30,7 +30,7 @@ from analytics_assets.sources.readers import UnreadableFile
 from analytics_assets.sources.redact import Mark, Redacted, redact_file, redact_kept, redact_unread
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import TableSpec, literal
-from analytics_assets.warehouse.table import DataFile, Snapshot, Table
+from analytics_assets.warehouse.table import DataFile, Snapshot, Table, rewrite_rows
 
 _CHUNK = 50_000
 _WHOSE = "coalesce('user:' || {row}.user_id, 'device:' || {row}.anonymous_id)"
@@ -238,22 +238,22 @@ class Stores:
     # Records and identifiers as they came
 
     def _from_identifiers(self, con: duckdb.DuckDBPyConnection) -> None:
-        table = self._tables[IDENTIFIERS.name]
-        delta = table.open()
-        old = table.snapshot_of(delta)
-        if not old.files or not self._orphans.exists():
+        if not self._orphans.exists():
             return
-        gone = f"semi join read_parquet({literal(str(self._orphans))}) using (tenant_id, pseudonym_key)"
-        count = con.execute(f"select count(*) from ({old.select()}) {gone}").fetchall()[0][0]
-        if not count:
-            return
-        kept = f"select {IDENTIFIERS.select_list} from ({old.select()}) {gone.replace('semi', 'anti', 1)}"
-        self._commit(table, delta, old, table.write(con, kept, "kept"), gone=count)
+        orphans = f"read_parquet({literal(str(self._orphans))})"
+        theirs = f"select (tenant_id, pseudonym_key) from {orphans} where pseudonym_key is not null"
+        table, dense = self._tables[IDENTIFIERS.name], self._settings.limits.storage.dense_day_rows
 
-    def _commit(self, table: Table, delta: Any, old: Snapshot, adds: Any, **counts: int) -> None:
-        mark = f"{ERASED}-{self._going.id}-{delta.version()}"
-        self._passes.note(table.spec.name, mark, files=len(old.files), **counts)
-        table.commit(delta, adds, old.files, transaction=mark)
+        def plan(version: int, gone: int, files: int) -> str:
+            return self._note(IDENTIFIERS.name, version, gone=gone, files=files)
+
+        rewrite_rows(table, con, f"(tenant_id, pseudonym_key) in ({theirs})", dense, plan=plan)
+
+    def _note(self, store: str, version: int, **counts: int) -> str:
+        """Note what goes from a version of a table; returns the mark of the commit."""
+        mark = f"{ERASED}-{self._going.id}-{version}"
+        self._passes.note(store, mark, **counts)
+        return mark
 
     def _from_rejected(self, con: duckdb.DuckDBPyConnection) -> None:
         table = self._intake.rejected
@@ -295,7 +295,8 @@ class Stores:
                 f"from ({old.select()}) old join redacted new using (record_digest, copy) where new.raw is not null)"
             )
             adds = table.write(con, f"select {columns} from renewed", "kept")
-            self._commit(table, delta, old, adds, gone=gone, changed=changed)
+            mark = self._note(table.spec.name, delta.version(), files=len(old.files), gone=gone, changed=changed)
+            table.commit(delta, adds, old.files, transaction=mark)
             con.execute("drop table renewed")
         con.execute("drop table redacted")
 

@@ -278,17 +278,6 @@ class Pseudonyms:
             con.execute(f"drop table if exists {made}")
         self._made.clear()
 
-    def take_out(self, con: duckdb.DuckDBPyConnection, stays: str) -> int:
-        """Take the rows out that do not meet the SQL `stays`, which is never null; returns how many."""
-        delta = self.table.open()
-        old = self.table.snapshot_of(delta)
-        select = f"select {IDENTIFIERS.select_list} from ({old.select()})"
-        going = con.execute(f"select count(*) from ({select}) where not ({stays})").fetchall()[0][0]
-        if going:
-            adds = self.table.write(con, f"{select} where {stays}", "kept")
-            self.table.commit(delta, adds, old.files)
-        return int(going)
-
     # For people
 
     def confirm_keys(self) -> None:
