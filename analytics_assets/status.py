@@ -24,7 +24,6 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     """What `status` tells: the published version, its tables, tenants, promises, rejections and what waits."""
     import duckdb
 
-    from analytics_assets.defs.instance import runs_going
     from analytics_assets.events.intake import utc_now
     from analytics_assets.warehouse import publish as publishing
 
@@ -36,7 +35,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         look, started = stages.watch.look(con, now), stages.watch.actions(con)
         found = stages.situation(con, now)
         alerts = [alert for alert in stages.alerts.alerts(con) if alert.resolved_at is None]
-    going = runs_going(stages.settings)
+    going = _going(stages)
     doing = Doing(bool(going), bool(found.refused))
     left: dict[str, float] = {}
     for budget in found.budgets:
@@ -91,14 +90,27 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     return state
 
 
+def _dagster_ran(stages: "Pipeline") -> bool:
+    """Importing Dagster takes a second, and where it never ran nothing goes and nothing waits."""
+    return (stages.home.dagster / "history").exists()
+
+
 def _queue(stages: "Pipeline", now: datetime) -> dict[str, int]:
     """How many runs wait in Dagster's queue, by what they wait for."""
-    # Importing Dagster takes a second, and where it never ran nothing waits.
-    if not (stages.home.dagster / "history").exists():
+    if not _dagster_ran(stages):
         return {}
     from analytics_assets.defs.queues import counts
 
     return counts(stages.settings, now)
+
+
+def _going(stages: "Pipeline") -> list[dict[str, str]]:
+    """Runs that go or wait for their turn."""
+    if not _dagster_ran(stages):
+        return []
+    from analytics_assets.defs.queues import runs_going
+
+    return runs_going(stages.settings)
 
 
 def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
@@ -118,7 +130,6 @@ def _promises(stages: "Pipeline", look: "Look") -> dict[str, Any]:
 
 def sentence_of(stages: "Pipeline", tenant: str | None) -> str:
     """What customers may be told: of one tenant, or of all together."""
-    from analytics_assets.defs.instance import runs_going
     from analytics_assets.events.intake import utc_now
 
     if tenant is not None and tenant not in stages.settings.tenants:
@@ -127,7 +138,7 @@ def sentence_of(stages: "Pipeline", tenant: str | None) -> str:
     with stages.connect() as con:
         worst = stages.watch.look(con, now).worst_of_tenants
         refused = bool(stages.gate.refusals(con))
-    doing = Doing(bool(runs_going(stages.settings)), refused)
+    doing = Doing(bool(_going(stages)), refused)
     return overall(worst, doing) if tenant is None else sentence(worst.get(tenant), doing)
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
 
 from analytics_assets.audit.log import Audit
-from analytics_assets.defs.instance import PROCESS_TAG, open_instance
+from analytics_assets.defs.instance import GOING, PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.freshness.queues import HEAVY, RELEASED, Asked, QueueRules, StartedBy, load_queues, place
 from analytics_assets.freshness.tiers import Promises
@@ -57,6 +57,26 @@ def work_of(run: dg.DagsterRun) -> str:
     if first is None:
         return job
     return f"{job} {first}" + (f" to {last}" if last != first else "")
+
+
+def runs_going(settings: Settings) -> list[dict[str, str]]:
+    """Runs that go or wait for their turn, oldest first: what they do, whether they go or wait, since when (UTC), and why.
+
+    Not those that wait for the off-peak window: nothing is done about what is wrong now.
+    """
+    waiting = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+    statuses = [dg.DagsterRunStatus.QUEUED, *(dg.DagsterRunStatus[name] for name in GOING)]
+    records = open_instance(settings).get_run_records(dg.RunsFilter(statuses=statuses), ascending=True)
+    return [
+        {
+            "job": work_of(record.dagster_run),
+            "state": "waits" if record.dagster_run.status in waiting else "goes",
+            "since": f"{record.create_timestamp:%Y-%m-%d %H:%M} UTC",
+            "why": record.dagster_run.tags.get("analytics/why", ""),
+        }
+        for record in records
+        if record.dagster_run.status not in waiting or record.dagster_run.tags.get(QUEUE_TAG) != HEAVY
+    ]
 
 
 def _ends(tags: Mapping[str, str]) -> tuple[str | None, str | None]:

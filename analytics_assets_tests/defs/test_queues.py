@@ -18,8 +18,8 @@ from analytics_assets.audit.report import Wanted, report
 from analytics_assets.commands.common import USAGE
 from analytics_assets.defs import queues
 from analytics_assets.defs.automation import busy
-from analytics_assets.defs.instance import configure, open_instance, runs_going
-from analytics_assets.defs.queues import TieredRunCoordinator, queue_waits, release, waiting
+from analytics_assets.defs.instance import configure, open_instance
+from analytics_assets.defs.queues import TieredRunCoordinator, queue_waits, release, runs_going, waiting
 from analytics_assets.freshness.due import Due
 from analytics_assets.freshness.overrides import Override, logged
 from analytics_assets.freshness.queues import load_queues
