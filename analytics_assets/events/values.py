@@ -2,9 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import quote
 
 REPLACED_BY = b"(erased)"
+CHUNK_BYTES = 4 << 20
 _WORD = rb"[A-Za-z0-9_@]"
 
 
@@ -30,15 +32,15 @@ class Values:
         found = polars.Series(texts).str.contains_any([s.decode("utf-8", "surrogateescape") for s in self._spelled])
         return found.arg_true().to_list()
 
-    def may_be_in(self, blocks: Iterable[bytes]) -> bool:
-        """Whether one may be in a stream of bytes, however it is cut into blocks."""
+    def may_be_in(self, blocks: Iterable[bytes], *, escaped: bool = True) -> bool:
+        """Whether one may be in a stream of bytes, however it is cut into blocks; `escaped`: also by JSON's escapes."""
         import polars
 
         if not self._spelled:
             return False
         patterns = [spelling.decode("latin-1") for spelling in self._spelled]
         # A value that is spelled with escapes is found by them.
-        patterns += [r"\u", r"\/"]
+        patterns += [r"\u", r"\/"] if escaped else []
         rest, longest = "", max(map(len, patterns))
         for block in blocks:
             text = rest + block.decode("latin-1")
@@ -57,6 +59,31 @@ class Values:
                 count += times
         return text, count
 
+    def masked_lines(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, int]]:
+        """Each numbered line as `masked` gives it. Few lines name somebody: all are looked through at once for those."""
+        import polars
+
+        patterns = [spelling.decode("latin-1") for spelling in self._spelled]
+        for chunk in _chunks(lines):
+            texts = polars.Series([line.decode("latin-1") for _, line in chunk], dtype=polars.String)
+            naming = texts.str.contains_any(patterns).to_list() if patterns else [False] * len(chunk)
+            for (number, line), named in zip(chunk, naming, strict=True):
+                yield number, *(self.masked(line) if named else (line, 0))
+
+
+def _chunks(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """Of about CHUNK_BYTES."""
+    chunk: list[tuple[int, bytes]] = []
+    size = 0
+    for number, line in lines:
+        chunk.append((number, line))
+        size += len(line)
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
 
 def is_telling(value: str) -> bool:
     """Whether a text can be looked for anywhere: six characters, or nine where all are digits."""
@@ -64,8 +91,10 @@ def is_telling(value: str) -> bool:
 
 
 def _spellings(value: str) -> set[bytes]:
-    quoted = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], value.replace('"', '""')
-    return {text.encode("utf-8", "surrogatepass") for text in (value, *quoted)}
+    in_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
+    in_address = quote(value, safe="", errors="surrogatepass")
+    spelled = value, *in_json, value.replace('"', '""'), in_address
+    return {text.encode("utf-8", "surrogatepass") for text in spelled}
 
 
 # Somebody, but nobody knows by which texts: nothing can be left out of a search for them.

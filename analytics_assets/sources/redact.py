@@ -19,7 +19,7 @@ from analytics_assets.events.values import Values
 from analytics_assets.sources import segment
 from analytics_assets.sources.mapping import Source
 from analytics_assets.sources.readers import UnreadableFile, file_kind, slices, slices_from_raw
-from analytics_assets.sources.text import csv_head, csv_records, lines_of, text_stream
+from analytics_assets.sources.text import BASE64, csv_head, csv_records, kept_bytes, lines_of, text_stream
 from analytics_assets.warehouse.home import replace_file
 from analytics_assets.warehouse.spec import literal
 
@@ -94,7 +94,7 @@ def redact_unread(path: Path, values: Values, plan: Callable[[Redacted], None] =
         plan(Redacted(1))
         path.unlink()
         return Redacted(1)
-    kept = [line for line in lines if not values.masked(line)[1]]
+    kept = [line for _, line, times in values.masked_lines(enumerate(lines)) if not times]
     found = Redacted(len(lines) - len(kept))
     if found.gone:
         plan(found)
@@ -128,25 +128,34 @@ def _write_text(
         packed = raw.read(2) == b"\x1f\x8b"
     lines = file_kind(path) == "lines"
     places = going if lines else _physical(path, source, going)
-    unread = nobodys if lines else set(_physical(path, source, {number: {0} for number in nobodys}))
+    lone = {} if lines else _physical(path, source, {number: {0} for number in nobodys})
+    # A record of several lines cannot lose one of them.
+    unread = nobodys if lines else {number for number, first in lone.items() if first and lone.get(number + 1) != set()}
     gone = changed = 0
+    unended: list[bytes] = []
+    last = written = -1
+
+    def staying(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+        nonlocal gone, last
+        for last, line in enumerate(lines):
+            left, times = _without(line, places[last]) if last in places else (line, 0)
+            gone += times
+            if left is not None:
+                yield last, left
+
     with path.open("rb") as raw, _opened(new, packed) as out:
-        unended: list[bytes] = []
         waiting: bytes | None = None
-        for number, line in enumerate(lines_of(text_stream(raw), unended)):
+        for number, masked, times in values.masked_lines(staying(lines_of(text_stream(raw), unended))):
+            # Of a record that does not say whose it is, nobody can tell that it is not theirs.
+            if times and number in unread:
+                gone += 1
+                continue
+            changed += bool(times)
             if waiting is not None:
                 out.write(waiting + b"\n")
-            waiting = line
-            if number in places:
-                waiting, times = _without(line, places[number])
-                gone += times
-            if waiting is not None:
-                masked, times = values.masked(waiting)
-                # Of a record that does not say whose it is, nobody can tell that it is not theirs.
-                waiting = None if times and number in unread else masked
-                gone, changed = gone + (waiting is None), changed + bool(times and waiting is not None)
+            waiting, written = masked, number
         if waiting is not None:
-            out.write(waiting if unended else waiting + b"\n")
+            out.write(waiting if unended and written == last else waiting + b"\n")
     return Redacted(gone, changed)
 
 
@@ -155,9 +164,14 @@ def _opened(new: Path, packed: bool) -> IO[bytes]:
 
 
 def _without(line: bytes, members: set[int]) -> tuple[bytes | None, int]:
-    """A line without those messages of its batch, or none for the whole line; and how many went."""
+    """A line without those messages of its batch, or none for the whole line; and how many went.
+
+    No member at all: the record goes with its first line.
+    """
     if 0 in members:
         return None, 1
+    if not members:
+        return None, 0
     said = json.loads(line)
     kept = [member for place, member in enumerate(said["batch"], start=1) if place not in members]
     said["batch"] = kept
@@ -184,7 +198,7 @@ def _physical(path: Path, source: Source, going: dict[int, set[int]]) -> dict[in
         for record in csv_records(lines, head):
             if record.number in going:
                 for line in range(record.kept.count("\n") + 1):
-                    places[first + record.number - 1 + line] = {0}
+                    places[first + record.number - 1 + line] = {0} if line == 0 else set()
     return places
 
 
@@ -204,9 +218,12 @@ def redact_kept(
             found |= {record: None for record, _ in _marked(con, mark, members)}
             told = f"select distinct rn from mapped where {_TOLD}"
             anybodys |= {number // members for (number,) in con.execute(told).fetchall()}
-    for place in values.named_in(raws):
+    # Records that are no UTF-8 are kept in a disguise.
+    originals = {place: kept_bytes(raw) for place, raw in enumerate(raws) if raw.startswith(BASE64)}
+    for place in {*values.named_in(raws), *originals}:
         if place not in found:
-            text, times = values.masked(raws[place].encode("utf-8", "surrogatepass"))
+            text, times = values.masked(originals.get(place, raws[place].encode("utf-8", "surrogatepass")))
             if times:
-                found[place] = text.decode("utf-8", "surrogatepass") if place in anybodys else None
+                whose = place in anybodys and place not in originals
+                found[place] = text.decode("utf-8", "surrogatepass") if whose else None
     return found

@@ -143,7 +143,7 @@ def _as_base64(record: bytes) -> str:
     return BASE64 + base64.b64encode(record).decode()
 
 
-def _original(raw: str) -> bytes:
+def kept_bytes(raw: str) -> bytes:
     """The record that `_kept` kept."""
     try:
         return base64.b64decode(raw.removeprefix(BASE64), validate=True) if raw.startswith(BASE64) else raw.encode()
@@ -164,7 +164,7 @@ def kept_records(raws: list[str]) -> tuple[list[tuple[int, bytes]], list[tuple[H
     """Kept texts as what they were, numbered by their place: lines, and records of CSV below their headers."""
     lines: list[tuple[int, bytes]] = []
     tables: dict[bytes, list[tuple[int, bytes]]] = {}
-    for number, record in enumerate(map(_original, raws)):
+    for number, record in enumerate(map(kept_bytes, raws)):
         # A line of NDJSON has no line feed, so it cannot look like a small CSV file.
         found = _HEAD.match(record)
         kind = tables.setdefault(found[0], []) if found else lines
