@@ -24,7 +24,7 @@ from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
 from analytics_assets.consents import KEPT, Consents
 from analytics_assets.erasure.erasures import Erasures
 from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges, unsettled
-from analytics_assets.events.intake import ERASED, INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
+from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
 from analytics_assets.events.withdraw import withdrawn_after
@@ -195,15 +195,15 @@ class Pipeline:
 
         Raises StillWritten, and leaves the file where it lies, if somebody writes to it meanwhile.
         """
-        seen = file_state(landed.path)
+        seen, asked = file_state(landed.path), len(self.erasures.ledger.requests())
         report = self.load(con, landed.path, landed.source, landed.tenant, now, progress, landed.since)
         aside = report.status == "set_aside"
-        if report.rejected_by_reason.get(ERASED):
-            # Before it moves: killed in between, it is found here again.
-            self.erasures.take_out_of(con, landed.path)
-            seen = file_state(landed.path)
         folder = (self.home.set_aside if aside else self.home.received) / landed.tenant
-        moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
+        # Whoever takes people out of files holds this lock: the file is among them, or those who go are known here.
+        with self.home.turn(INTAKE_LOCK):
+            if file_state(landed.path) == seen and self.erasures.take_out_of(con, landed.path, report, asked):
+                seen = file_state(landed.path)
+            moved = move_into(folder, landed.path, f"{report.batch_id[:12]}-{landed.path.name}")
         if file_state(moved) != seen:
             # Whoever writes holds the file, not its name: back with it, the next look takes the rest.
             shutil.move(str(moved), str(landed.path))

@@ -4,32 +4,44 @@ import gzip
 import json
 import shutil
 import signal
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.audit.outside import Outside
+from analytics_assets.erasure import versions as of_versions
 from analytics_assets.erasure.erasures import Erasures, NotRemoved
+from analytics_assets.erasure.logs import mask_logs
 from analytics_assets.erasure.passes import Passes
 from analytics_assets.erasure.probe import probe
+from analytics_assets.erasure.stores import Stores
 from analytics_assets.erasure.versions import remove_versions
+from analytics_assets.events.intake import BatchReport
+from analytics_assets.events.rewrite import replace_identifiers
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
+from analytics_assets.events.values import Values
 from analytics_assets.landing import Landed
+from analytics_assets.pipeline import Pipeline
 from analytics_assets.privacy import receipts
 from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
 from analytics_assets.settings import UserError
-from analytics_assets.warehouse.publish import current_path, current_version, has_readers, version_path
+from analytics_assets.sources.redact import Redacted, redact_file
+from analytics_assets.sources.text import kept_bytes
+from analytics_assets.warehouse.publish import current_path, current_version, has_readers, rollback, version_path, versions
 from analytics_assets_tests.builders import Line, a_config, an_event, at, published, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.faults import FORK, ROUNDS, die, process, run
@@ -292,6 +304,165 @@ def test_many_requests_are_one_pass(line: Line) -> None:
     assert messages(line) == []
     assert receipt(line, first.id)["together_with"] == [second.id]
     assert [row[0] for row in line.rows(BATCHES, columns="status")].count("erased") == 1
+
+
+def test_who_is_asked_for_while_another_pass_waits_for_its_publish_goes_with_the_same_publish(line: Line) -> None:
+    erasures = line.pipeline.erasures
+    first = erasures.ask([SHE], "one")
+    remove(line)
+    second = erasures.ask([Person("acme", "user", "ben-the-other")], "another")
+    with pytest.raises(NotRemoved, match="1 request for erasure still waits"):
+        line.publish()
+    remove(line)
+    renew(line)
+    assert messages(line) == []
+    assert [receipt(line, request.id)["found"] for request in (first, second)] == [1, 1]
+
+
+# What else happens to files, names and versions meanwhile
+
+
+def in_received(line: Line) -> set[str]:
+    """Which of her names stand in files as they came."""
+    return {trace.text for trace in probe(line.home, CANARIES) if trace.file.startswith(("received", "landing"))}
+
+
+def test_a_file_of_before_that_is_sent_again_is_kept_without_their_records(after: Line, shop: Path) -> None:
+    (came,) = (shop / "home" / "received" / "acme").iterdir()
+    again = after.home / "landing" / "acme" / "again.ndjson.gz"
+    again.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(came, again)
+    assert after.pipeline.load_landed(after.con, Landed(again, "acme", "canonical"), after.now).known_before
+    assert not again.exists()
+    (kept,) = (after.home / "received" / "acme").glob("*-again.ndjson.gz")
+    records = [text for text in gzip.decompress(kept.read_bytes()).splitlines() if text.endswith(b"}")]
+    assert [json.loads(text)["message_id"] for text in records] == ["b1", "b2", "b3", "r2"]
+
+
+def test_an_erasure_between_the_load_of_a_file_and_its_move_reaches_the_file(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*arguments: Any) -> BatchReport:
+        report = Pipeline.load(line.pipeline, *arguments)
+        line.pipeline.erasures.ask([SHE], "tester")
+        remove(line)
+        return report
+
+    monkeypatch.setattr(line.pipeline, "load", load)
+    land(line, [of_anna("a9", timestamp=at(20)), of_ben("b9", timestamp=at(20))], "new.ndjson")
+    assert in_received(line) == set()
+    assert "b9" in next((line.home / "received" / "acme").glob("*-new.ndjson")).read_text()
+
+
+def test_pseudonyms_that_are_made_anew_half_way_do_not_save_anybody(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.pipeline.erasures.ask([SHE], "tester")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Stores, "remove", interrupted)
+        remove(line)
+    replace_identifiers(line.pipeline.intake, line.con, "acme", line.now)
+    remove(line)
+    assert line.rows(EVENTS, columns="message_id") == [(f"b{n}",) for n in range(1, 6)] + [("g1",)]
+    assert not set(CANARIES) & {value for (value,) in line.rows(IDENTIFIERS, columns="value")}
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_who_comes_back_before_their_erasure_is_done_keeps_their_name(line: Line) -> None:
+    line.pipeline.erasures.ask([SHE], "tester")
+    back = line.now + timedelta(days=1)
+    line.now = back + timedelta(hours=1)
+    line.load([of_anna("new", timestamp=back, received_at=back)])
+    remove(line)
+    bearing = [(row["user_id"], row["anonymous_id"]) for row in line.dicts(EVENTS) if row["message_id"] == "new"]
+    assert bearing == [tuple(stored_as(line, ANNA, HER_PHONE))]
+    assert set(line.pipeline.pseudonyms.values("acme", bearing[0]).values()) == {ANNA, HER_PHONE}
+
+
+def test_a_version_that_is_rolled_back_to_while_others_are_read_is_not_removed(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, before = line.pipeline.home, versions(line.pipeline.home)
+    shown = current_version(home)
+    assert shown
+
+    def somebody_rolls_back(*_: Any) -> bool:
+        rollback(home, None, now=line.now, reason="tested")
+        return False
+
+    monkeypatch.setattr(of_versions, "wait_for_readers", somebody_rolls_back)
+    assert remove_versions(home, shown, lambda number: None) is None
+    assert versions(home) == before
+
+
+def test_without_the_newer_ledger_nothing_is_published(after: Line) -> None:
+    after.pipeline.erasures.ledger.path.unlink()
+    with pytest.raises(NotRemoved, match=r"1 erasure has a receipt .* put the newer ledger back"):
+        after.publish()
+
+
+def test_a_rejected_record_that_is_no_utf_8_goes(line: Line) -> None:
+    path = line.home / "landing" / "acme" / "latin.ndjson"
+    path.write_bytes(f'{{"message_id": "l1", "user_id": "{ANNA}", "event": "\xe9"}}\n'.encode("latin-1"))
+    line.pipeline.load_landed(line.con, Landed(path, "acme", "canonical"), line.now)
+    assert ANNA.encode() in b"".join(kept_bytes(raw) for (raw,) in line.rows(REJECTED, columns="raw"))
+    line.pipeline.erasures.ask([SHE], "tester")
+    remove(line)
+    assert [json.loads(raw)["message_id"] for (raw,) in line.rows(REJECTED, columns="raw")] == ["r2"]
+
+
+def test_who_is_only_in_rejected_records_is_found_by_whoever_goes_on(line: Line) -> None:
+    hers = of_anna("x1", user_id="carla-canary", anonymous_id=None, timestamp="no time")
+    line.load([hers, '{"user": "carla-canary", broken'])
+    request = line.pipeline.erasures.ask([Person("acme", "user", "carla-canary")], "tester")
+    shutil.rmtree(line.home / "deliveries")
+    # Nobody is at hand who knows whom the request names.
+    remove(line)
+    renew(line)
+    assert probe(line.home, ["carla-canary"]) == []
+    said = receipt(line, request.id)
+    assert (said["found"], [(store["store"], store["gone"]) for store in said["stores"] if store["gone"]]) == (
+        1, [("rejected_events", 2)],
+    )  # fmt: skip
+
+
+def test_a_record_of_several_lines_goes_as_one(line: Line, tmp_path: Path) -> None:
+    head = "message_id,event,timestamp,user_id,page_title"
+    hers, his = f'm1,View,{at(1)},{ANNA},"one\ntwo\nthree"', f'm2,View,{at(2)},ben-the-other,"one\ntwo"'
+    path = tmp_path / "page.csv"
+    path.write_text("\n".join((head, hers, his, "")))
+    line.pipeline.erasures.ask([SHE], "tester")
+    mark = line.pipeline.erasures.forgotten.mark
+    found = redact_file(line.con, path, line.pipeline.sources["canonical"], "acme", line.now, mark, Values([ANNA]))
+    assert (found, path.read_text()) == (Redacted(gone=1), "\n".join((head, his, "")))
+
+
+def test_what_others_keep_under_the_data_home_names_nobody_and_can_still_be_read(tmp_path: Path) -> None:
+    kept = tmp_path / "exports"
+    kept.mkdir()
+    with closing(sqlite3.connect(kept / "runs.db")) as con:
+        con.execute("pragma secure_delete = off")
+        con.execute("create table log (text varchar)")
+        con.executemany("insert into log values (?)", [(f"{number} of {ANNA}",) for number in range(50)])
+        con.commit()
+        # A row that is deleted stands in the file for a while.
+        con.execute("delete from log where rowid < 50")
+        con.commit()
+    (kept / "old.log.gz").write_bytes(gzip.compress(f"mail {HER_MAIL} bounced\n".encode()))
+    (kept / "visits.log").write_text(f"GET /?mail={quote(HER_MAIL, safe='')} {ANNA}\n")
+    with duckdb.connect(str(kept / "copy.duckdb")) as con:
+        con.execute(f"create table people as select '{ANNA}' as name, range as n from range(5000)")
+        con.execute(f"copy people to '{kept}/hers.parquet'; copy (select 'somebody' as name) to '{kept}/others.parquet'")
+    spelled = [*CANARIES, quote(HER_MAIL, safe="")]
+    named = {"runs.db", "old.log.gz", "visits.log", "copy.duckdb", "hers.parquet"}
+    assert {Path(trace.file).name for trace in probe(tmp_path, spelled)} == named
+    noted: dict[str, Redacted] = {}
+    mask_logs(tmp_path, Values(CANARIES), noted.__setitem__)
+    assert probe(tmp_path, spelled) == []
+    assert {path.name for path in kept.iterdir()} == {"runs.db", "old.log.gz", "visits.log", "others.parquet"}
+    assert noted["exports/hers.parquet"] == Redacted(gone=1)
+    assert gzip.decompress((kept / "old.log.gz").read_bytes()) == f"mail {'*' * len(HER_MAIL)} bounced\n".encode()
 
 
 # Killed

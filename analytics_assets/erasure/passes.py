@@ -1,6 +1,7 @@
-"""What a pass of erasure does and did: kept in `privacy/erasing/` until it is done, so that a kill ends nothing.
+"""What a pass of erasure does and did: kept in `privacy/erasing/<pass>/` until it is done, so that a kill ends nothing.
 
-It says who goes, also in clear: only as long as their data are there too.
+It says who goes, also in clear: only as long as their data are there too. While one pass waits for its publish another may
+begin, for requests that came since: what is published is without the people of both.
 """
 
 import json
@@ -14,6 +15,9 @@ from typing import Any
 from analytics_assets.privacy.ledger import Person
 from analytics_assets.warehouse.home import replace_file
 
+# Noted when all who go are out of what is stored.
+REMOVED = "removed"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -22,6 +26,10 @@ class Member:
     stored: Person
     sent: str
     until: datetime
+
+    @property
+    def as_sent(self) -> Person:
+        return Person(self.stored.tenant, self.stored.kind, self.sent)
 
 
 @dataclass(frozen=True)
@@ -43,28 +51,34 @@ class Pass:
 
 
 class Passes:
-    """The pass that is under way, if any, and its journal."""
+    """A pass that is under way, and its journal, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, going: Pass) -> None:
+        self.folder, self.going = folder, going
         self._log = folder / "journal.ndjson"
 
-    def begun(self) -> Pass | None:
-        try:
-            said = json.loads((self.folder / "pass.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        members = [Member(Person(*stored), sent, datetime.fromisoformat(until)) for stored, sent, until in said["members"]]
-        return Pass(tuple(said["requests"]), tuple(members), tuple(said["unknown"]), said["version"])
+    @classmethod
+    def begun(cls, folder: Path) -> "list[Passes]":
+        """All that are not done."""
+        return [cls(path.parent, _read(path)) for path in sorted(folder.glob("*/pass.json"))]
 
-    def begin(self, new: Pass) -> None:
-        self.end()
-        self.folder.mkdir(parents=True, mode=0o700)
-        members = [[list(vars(one.stored).values()), one.sent, one.until.isoformat()] for one in new.members]
-        said = {"requests": new.requests, "members": members, "unknown": new.unknown, "version": new.version}
+    @classmethod
+    def begin(cls, folder: Path, new: Pass) -> "Passes":
+        begun = cls(folder / new.id, new)
+        # What a kill left of one that was never begun.
+        shutil.rmtree(begun.folder, ignore_errors=True)
+        begun.folder.mkdir(parents=True, mode=0o700)
+        begun.keep(new)
+        return begun
+
+    def keep(self, going: Pass) -> None:
+        """Keep who goes, which is not noted in the journal."""
+        members = [[list(vars(one.stored).values()), one.sent, one.until.isoformat()] for one in going.members]
+        said = {"requests": going.requests, "members": members, "unknown": going.unknown, "version": going.version}
         path = self.folder / "pass.new"
         path.write_text(json.dumps(said), encoding="utf-8")
         replace_file(path, self.folder / "pass.json")
+        self.going = going
 
     def end(self) -> None:
         """Forget the pass. What says that there is one goes first."""
@@ -93,5 +107,13 @@ class Passes:
             found[said["store"], said["item"]] = said
         return found
 
-    def is_noted(self, store: str, item: str = "") -> bool:
-        return (store, item) in self.notes()
+    @property
+    def is_removed(self) -> bool:
+        """Whether its people are out of what is stored."""
+        return (REMOVED, "") in self.notes()
+
+
+def _read(path: Path) -> Pass:
+    said = json.loads(path.read_text(encoding="utf-8"))
+    members = [Member(Person(*stored), sent, datetime.fromisoformat(until)) for stored, sent, until in said["members"]]
+    return Pass(tuple(said["requests"]), tuple(members), tuple(said["unknown"]), said["version"])

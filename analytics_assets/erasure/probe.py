@@ -32,18 +32,21 @@ def probe(home: Path, texts: Sequence[str]) -> list[Trace]:
     """Every file and way of reading it in which one of the texts stands as a word of its own; six characters or longer."""
     assert all(len(text) >= 6 for text in texts)
     wanted = [text.encode() for text in texts]
-    found = set()
+    found = set[Trace]()
+    if not wanted:
+        return []
     for path in sorted(home.rglob("*")):
         name = str(path.relative_to(home))
         found |= {Trace(name, "name", text.decode()) for text in _in([name.encode()], wanted)}
         if path.is_symlink() or not path.is_file():
             continue
-        for how, blocks in _readings(path):
+        for how, blocks in readings(path):
             found |= {Trace(name, how, text.decode()) for text in _in(blocks, wanted)}
     return sorted(found)
 
 
-def _readings(path: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
+def readings(path: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Each way in which a file can be read, and what it says then, block by block."""
     with path.open("rb") as file:
         head = file.read(16)
     yield "bytes", _blocks(path)
@@ -94,7 +97,7 @@ def _of_parquet(path: Path) -> Iterator[bytes]:
 
 
 def _of_duckdb(path: Path) -> Iterator[bytes]:
-    with duckdb.connect(str(path), read_only=True) as con:
+    with suppress(duckdb.Error), duckdb.connect(str(path), read_only=True) as con:
         for schema, name in con.execute(
             "select schema_name, table_name from duckdb_tables() where not internal and not temporary"
         ).fetchall():

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from analytics_assets.erasure.passes import Pass, Passes
+from analytics_assets.erasure.passes import Passes
 from analytics_assets.events.forget import Going, forget
 from analytics_assets.events.intake import Intake
 from analytics_assets.events.tables import REJECTED
@@ -58,10 +58,10 @@ class Stores:
     """Takes the people of one pass out of what is stored; callers hold the locks of intake and of rebuilds."""
 
     def __init__(
-        self, settings: Settings, going: Pass, passes: Passes, intake: Intake, tables: Mapping[str, Table],
+        self, settings: Settings, passes: Passes, intake: Intake, tables: Mapping[str, Table],
         sources: Mapping[str, Source], taxonomy: Taxonomy, mark: Mark,
     ) -> None:  # fmt: skip
-        self._settings, self._going, self._passes, self._intake, self._tables = settings, going, passes, intake, tables
+        self._settings, self._going, self._passes, self._intake, self._tables = settings, passes.going, passes, intake, tables
         self._sources, self._taxonomy, self._mark = sources, taxonomy, mark
         self._home = Home(settings.home)
         self._orphans = passes.folder / "orphans.parquet"
@@ -227,13 +227,29 @@ class Stores:
         )
         key = f"case when regexp_full_match(id, '{FORM}') then {place_of('id')} end as pseudonym_key"
         raw = f"select tenant_id, pseudonym_key, value from ({self._tables[IDENTIFIERS.name].snapshot().select()})"
+        theirs = f"select tenant_id, id from erased_members except ({self._borne(snapshot)})"
         con.execute(
             f"copy (select tenant_id, pseudonym_key, coalesce(value, id) as value from (select tenant_id, id, {key} from "
-            "(from orphans union select tenant_id, id from erased_members)) "
+            f"(from orphans union ({theirs}))) "
             f"left join ({raw}) using (tenant_id, pseudonym_key)) "
             f"to {literal(str(self._orphans))} (format parquet)"
         )
         con.execute("drop table orphans")
+
+    def _borne(self, snapshot: Snapshot) -> str:
+        """A SELECT of the members' ids that an event still bears afterwards: the pseudonym of who came back needs its value."""
+        rows, known = snapshot.select(), "semi join erased_members m on m.tenant_id = event.tenant_id and m.id = event"
+        named = f"select * from names_in_json event {known}.id"
+        return f"""
+            select event.tenant_id, event.user_id as id from (select * from ({rows}) event {known}.user_id) event {_OWN}
+            where not {_GOES}
+            union all select event.tenant_id, event.anonymous_id
+            from (select * from ({rows}) event {known}.anonymous_id) event {_JOINED}
+            where not {_GOES} and device.until is null
+            union all select event.tenant_id, event.id from ({named}) event {_OWN}
+            where not {_GOES} and not exists (
+                select 1 from erased_members m where m.tenant_id = event.tenant_id and m.id = event.id and {_WAS} <= m.until)
+        """
 
     # Records and identifiers as they came
 
@@ -242,12 +258,15 @@ class Stores:
             return
         orphans = f"read_parquet({literal(str(self._orphans))})"
         theirs = f"select (tenant_id, pseudonym_key) from {orphans} where pseudonym_key is not null"
+        # Pseudonyms of older keys stand for the same values.
+        named = f"select (tenant_id, value) from {orphans} where value is not null"
         table, dense = self._tables[IDENTIFIERS.name], self._settings.limits.storage.dense_day_rows
 
         def plan(version: int, gone: int, files: int) -> str:
             return self._note(IDENTIFIERS.name, version, gone=gone, files=files)
 
-        rewrite_rows(table, con, f"(tenant_id, pseudonym_key) in ({theirs})", dense, plan=plan)
+        goes = f"(tenant_id, pseudonym_key) in ({theirs}) or (tenant_id, value) in ({named})"
+        rewrite_rows(table, con, goes, dense, plan=plan)
 
     def _note(self, store: str, version: int, **counts: int) -> str:
         """Note what goes from a version of a table; returns the mark of the commit."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from analytics_assets.warehouse.home import Home
-from analytics_assets.warehouse.publish import PUBLISH_LOCK, has_readers, version_path, versions
+from analytics_assets.warehouse.publish import PUBLISH_LOCK, current_version, has_readers, version_path, versions
 
 # How long readers may keep an older version open.
 GRACE_SECONDS = 60.0
@@ -13,14 +13,17 @@ GRACE_SECONDS = 60.0
 def remove_versions(
     home: Home, shown: int, plan: Callable[[int], None], progress: Callable[[str], None] = lambda text: None,
     grace_seconds: float = GRACE_SECONDS,
-) -> bool:  # fmt: skip
+) -> bool | None:  # fmt: skip
     """Remove every version but the one that is shown; returns whether some reader had one open until the end of the grace.
 
-    Such a reader goes on with what DuckDB copied into that version; of its views the files go.
+    Such a reader goes on with what DuckDB copied into that version; of its views the files go. None, and nothing is removed,
+    if another version is shown when the readers are gone: somebody rolled back meanwhile.
     """
     old = [number for number in versions(home) if number != shown]
     read = wait_for_readers(home, old, progress, grace_seconds)
     with home.lock(PUBLISH_LOCK):
+        if (current_version(home) or 0) < shown:
+            return None
         for number in old:
             plan(number)
             version_path(home, number).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Who goes: whom a request means, and every identifier that stitching knows to be the same person."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 import duckdb
 
@@ -12,16 +13,25 @@ from analytics_assets.privacy.keyring import Key
 from analytics_assets.privacy.ledger import Kind, Ledger, Person, Request
 from analytics_assets.privacy.pseudonyms import Pseudonyms
 from analytics_assets.sessions.build import merge_identities, resolved_identities
+from analytics_assets.sources.mapping import Source
+from analytics_assets.sources.readers import slices_from_raw
 from analytics_assets.warehouse.table import Table, day_bounds
 
+_CHUNK = 50_000
+# When rejected records came says nothing of who sent them.
+_ANY_TIME = datetime.fromisoformat("2000-01-01")
 _KINDS: tuple[Kind, ...] = ("user", "device")
 
 
 class Whom:
     """Looks in what is stored; callers hold the lock of intake."""
 
-    def __init__(self, intake: Intake, identities: Table, pseudonyms: Pseudonyms, ledger: Ledger) -> None:
+    def __init__(
+        self, intake: Intake, identities: Table, pseudonyms: Pseudonyms, ledger: Ledger, sources: Mapping[str, Source]
+    ) -> None:
         self._intake, self._identities, self._pseudonyms, self._ledger = intake, identities, pseudonyms, ledger
+        self._sources = sources
+        self._rejected: set[tuple[str, str]] | None = None
         self._in_use = pseudonyms.in_use.tenants()
         self._keys: dict[str, Key] = {}
 
@@ -46,7 +56,10 @@ class Whom:
         hinted = [one for one, digest in zip(hints, self._ledger.digests(request, hints), strict=True) if digest in digests]
         if digests <= set(self._ledger.digests(request, hinted)):
             return hinted
-        people = self._marked(con, request)
+        people = [
+            *self._marked(con, request),
+            *(Person(tenant, kind, value) for tenant, value in self._of_rejected(con) for kind in _KINDS),
+        ]
         named = zip(people, self._ledger.digests(request, people), strict=True)
         return [person for person, digest in named if digest in digests]
 
@@ -60,6 +73,25 @@ class Whom:
         kinds = " union all ".join(f"select tenant_id, '{kind}' as kind, id from {every}" for kind in _KINDS)
         meant = self._ledger.stand_marks(con, [request])
         return [Person(*row) for row in con.execute(f"select tenant_id, kind, id from ({kinds}) where {meant}").fetchall()]
+
+    def _of_rejected(self, con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
+        """(tenant, identifier as sent) of rejected records: of some people nothing else is stored."""
+        if self._rejected is None:
+            self._rejected = set()
+            rows = self._intake.rejected.snapshot().select()
+            for name, landed_for in con.execute(f"select distinct source, landed_for from ({rows})").fetchall():
+                asked = f"select raw from ({rows}) where source = ? and landed_for is not distinct from ?"
+                raws = [raw for (raw,) in con.execute(asked, [name, landed_for]).fetchall()] if name in self._sources else []
+                for start in range(0, len(raws), _CHUNK):
+                    part, source = raws[start : start + _CHUNK], self._sources[name]
+                    for _ in slices_from_raw(con, part, source, tenant=landed_for, received_at=_ANY_TIME):
+                        self._rejected.update(
+                            con.execute(
+                                "select distinct tenant_id, id from (select tenant_id, unnest([user_id, anonymous_id]) as id "
+                                "from mapped) where tenant_id <> '' and id <> ''"
+                            ).fetchall()
+                        )
+        return self._rejected
 
     def stand_identities(self, con: duckdb.DuckDBPyConnection) -> None:
         """Make temp table `who_is`: who is who by all events that are stored, also by those that wait for a rebuild."""
@@ -108,6 +140,9 @@ class Whom:
                     [ids],
                 ).fetchall()
                 found |= {Person(tenant, kind, id_) for tenant, id_ in seen} & set(clear)
+        if left := set(stored) - found:
+            rejected = {self.stored(Person(tenant, "user", id_)) for tenant, id_ in self._of_rejected(con)}
+            found |= {one for one in left if Person(one.tenant, "user", one.id) in rejected}
         return found
 
 
