@@ -2,20 +2,24 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from analytics_assets.audit.log import users
-from analytics_assets.commands.common import DONE, REFUSED, audit_log, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.common import DONE, FAILED, REFUSED, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, running, say, show
 from analytics_assets.settings import UserError
 
 if TYPE_CHECKING:
+    from analytics_assets.erasure.probe import Trace
     from analytics_assets.privacy.ledger import Person, Request
 
 _COLUMNS = ("tenant", "user", "device")
+# Longer than another process waits for readers.
+_WAIT_SECONDS = 600.0
 
 
 @click.command()
@@ -35,12 +39,17 @@ def erase(
 
     A person is found by every identifier that stitching knows. Everything that was summed over them is computed anew and
     published, and a receipt says what went from where. Without anybody named, it goes on with what waits.
+    Exits with 1 if --probe found something, with 3 if it is not done yet.
     """
     from analytics_assets.privacy.ledger import Person
 
     stages = pipeline()
     if (named_users or devices) and tenant is None:
         raise click.UsageError("say whose person it is: --tenant")
+    if not (named_users or devices) and tenant is not None:
+        raise click.UsageError("say who it is: --user, or --device")
+    if not all((*named_users, *devices)):
+        raise click.UsageError("nobody is named by an empty text")
     people = [Person(str(tenant), "user", one) for one in named_users] + [Person(str(tenant), "device", one) for one in devices]
     people += _listed(path) if path else []
     for name in {person.tenant for person in people}:
@@ -62,9 +71,9 @@ def erase(
         with running(settings()) as jobs:
             jobs.erase(con, people)
             jobs.refresh()
-            erasures.finish(con)
-    found = _traces(stages, people) if probe else None
-    return _answer(erasures.ledger, asked, found, as_json)
+            # What another process is about to finish is waited for.
+            erasures.finish(con, wait_seconds=_WAIT_SECONDS)
+    return _answer(erasures.ledger, asked, _probed(stages, people) if probe else None, as_json)
 
 
 def _listed(path: Path) -> "Iterator[Person]":
@@ -73,16 +82,26 @@ def _listed(path: Path) -> "Iterator[Person]":
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        if not {"tenant"} < set(reader.fieldnames or ()) <= set(_COLUMNS):
-            raise UserError(f"{path.name}:1: the first line must name the columns: tenant and user, or tenant and device")
-        for row in reader:
-            whose = (row.get("tenant") or "").strip()
-            named = [(kind, (row.get(kind) or "").strip()) for kind in ("user", "device")]
-            given = [(kind, value) for kind, value in named if value]
-            if not whose or len(given) != 1 or None in row:
-                raise UserError(f"{path.name}:{reader.line_num}: name a tenant and one user, or one device")
-            settings().confirm_tenant(whose)
-            yield Person(whose, "user" if given[0][0] == "user" else "device", given[0][1])
+        try:
+            names = list(reader.fieldnames or ())
+            if len(set(names)) < len(names) or not {"tenant"} < set(names) <= set(_COLUMNS):
+                raise _Wrong("the first line must name the columns: tenant and user, or tenant and device")
+            for row in reader:
+                whose = (row.get("tenant") or "").strip()
+                named = [(kind, (row.get(kind) or "").strip()) for kind in ("user", "device")]
+                given = [(kind, value) for kind, value in named if value]
+                if not whose or len(given) != 1 or None in row:
+                    raise _Wrong("name a tenant and one user, or one device")
+                settings().confirm_tenant(whose)
+                yield Person(whose, "user" if given[0][0] == "user" else "device", given[0][1])
+        except UnicodeDecodeError:
+            raise UserError(f"{path.name} is not UTF-8; write the file in UTF-8") from None
+        except (csv.Error, _Wrong, UserError) as wrong:
+            raise UserError(f"{path.name}:{max(reader.line_num, 1)}: {wrong}") from None
+
+
+class _Wrong(Exception):
+    """What is wrong with a line."""
 
 
 def _answer_later(asked: Sequence[str], people: int, as_json: bool) -> int:
@@ -93,31 +112,48 @@ def _answer_later(asked: Sequence[str], people: int, as_json: bool) -> int:
     return DONE
 
 
-def _traces(stages: Any, people: "Sequence[Person]") -> list[Any]:
+@dataclass(frozen=True)
+class _Probed:
+    """What the probe found, of how many it looked for, and how many it could not look for."""
+
+    traces: "list[Trace]"
+    names: int
+    short: int
+
+    def lines(self) -> "Iterator[str]":
+        found = f"the probe found {counted(len(self.traces), 'trace')}:" if self.traces else "the probe found nothing"
+        yield found if self.names else "the probe had nobody to look for"
+        yield from (f"  {trace.file} ({trace.read_as})" for trace in self.traces)
+        if self.short:
+            was = "was" if self.short == 1 else "were"
+            yield f"{counted(self.short, 'name')} too short to mean nobody else {was} not looked for"
+
+
+def _probed(stages: Any, people: "Sequence[Person]") -> _Probed:
     from analytics_assets.erasure.probe import probe
     from analytics_assets.events.values import is_telling
 
-    return probe(stages.home.root, [person.id for person in people if is_telling(person.id)])
+    names = {person.id for person in people}
+    telling = sorted(filter(is_telling, names))
+    return _Probed(probe(stages.home.root, telling), len(telling), len(names) - len(telling))
 
 
-def _answer(ledger: Any, asked: Sequence[str], found: "list[Any] | None", as_json: bool) -> int:
+def _answer(ledger: Any, asked: Sequence[str], probed: _Probed | None, as_json: bool) -> int:
     waiting: list[Request] = [request for request in ledger.pending() if request.id in asked]
     receipts = [_read(ledger, request) for request in asked if ledger.receipt_path(request).exists()]
-    traces = None if found is None else [vars(one) for one in found]
     if as_json:
-        echo_json({"requests": asked, "done": not waiting, "receipts": receipts, "traces": traces})
+        told = {"traces": [vars(one) for one in probed.traces], "not_looked_for": probed.short} if probed else {"traces": None}
+        echo_json({"requests": asked, "done": not waiting, "receipts": receipts, **told})
     else:
         for receipt in receipts:
             show_receipt(receipt)
             say(f"receipt: {ledger.receipt_path(receipt['erasure'])}")
-        if found is not None:
-            say("the probe found nothing" if not found else f"the probe found {counted(len(found), 'trace')}:")
-            for trace in found:
-                say(f"  {trace.file} ({trace.read_as})")
+        for line in probed.lines() if probed else ():
+            say(line)
     if waiting:
         say("not done yet: nothing new could be published; the erasure goes on with the next publish", err=True)
         return REFUSED
-    return DONE
+    return FAILED if probed and probed.traces else DONE
 
 
 def _read(ledger: Any, request: str) -> dict[str, Any]:
