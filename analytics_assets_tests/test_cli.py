@@ -297,7 +297,30 @@ def test_sql_reads_no_file_of_the_home_but_those_of_the_published_tables(shop: S
     warehouse = shop.home.root / "warehouse"
     log = next((warehouse / "events" / "_delta_log").glob("*.json"))
     for files in (f"read_text('{log}')", f"glob('{warehouse}/**')", f"read_parquet('{warehouse}/events/*.parquet')"):
-        assert "Permission Error" in sql(f"from {files}").error
+        assert sql(f"from {files}").error.startswith("this command reads published tables alone")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from read_parquet('{file}')",
+        "select count(*) from '{file}'",
+        'with e as (from "{file}") from e',
+        "summarize '{file}'",
+        "from query('fr' || 'om read_parquet(' || chr(39) || '{folder}' || '/' || '{start}' || '{end}' || chr(39) || ')')",
+        "from query_table('{folder}/' || '{start}' || '{end}')",
+        "select (select max(event) from read_blob('{folder}/' || '{start}' || '{end}'))",
+        "pivot '{file}' on event using count(*)",
+        "pivot (from /* */ \"Read_Parquet\" ('{folder}/' || '{start}' || '{end}')) on event using count(*)",
+    ],
+)
+def test_sql_shows_nothing_of_a_file_that_its_published_table_leaves_out(shop: Shop, newer: int, query: str) -> None:
+    (view,) = analytics("sql", "select sql from duckdb_views() where view_name = 'events'", "--version", newer, "--json").json
+    file = Path(re.findall(r"'([^']*[.]parquet)'", view["sql"])[0])
+    named = query.format(file=file, folder=file.parent, start=file.name[:9], end=file.name[9:])
+    answer = analytics("sql", named, "--version", newer)
+    assert (answer.code, answer.out) == (FAILED, "")
+    assert answer.error.startswith("this command reads published tables alone, and the query names ")
 
 
 def test_sql_reads_a_kept_version(shop: Shop) -> None:
@@ -573,6 +596,22 @@ def test_a_query_is_on_record_without_what_it_says_of_persons(shop: Shop) -> Non
     assert {name: act["details"][name] for name in ("rows", "identifiers_in")} == {"rows": 1, "identifiers_in": ["column 1"]}
     log = recorded(shop.home).lower()
     assert b"anna" not in log and shown.encode() not in log
+
+
+@pytest.mark.parametrize(
+    ("query", "tables"),
+    [
+        ("select count(*) from events, (from sessions limit 1)", ["events", "sessions"]),
+        ("pivot events_daily on event using sum(events)", ["events", "events_daily"]),
+        ("describe users", ["users"]),
+        ("select events from (values (1)) given (events)", []),
+    ],
+)
+def test_the_tables_that_a_query_read_are_on_record_also_where_they_are_views(
+    shop: Shop, newer: int, query: str, tables: list[str]
+) -> None:  # fmt: skip
+    assert analytics("sql", query, "--version", newer).code == DONE
+    assert acts("--action", "query")[-1]["tables"] == tables
 
 
 def test_whom_a_query_showed_is_on_record_though_it_did_not_name_them(shop: Shop) -> None:

@@ -33,13 +33,16 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     import duckdb
 
     from analytics_assets.privacy.lookups import shown
+    from analytics_assets.privacy.queries import Query
 
     try:
-        with _published(version) as con, _recorded(con, query, version) as act:
+        with _published(version) as (con, files), _recorded(con, query, version) as act:
             if not _only_reads(con, query):
                 raise UserError(
                     "one SELECT at a time (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW): this command only reads"
                 )
+            if past := Query(con, query).past(files):
+                raise UserError(f"this command reads published tables alone, and the query names {past}; leave that out")
             result = con.execute(query)
             names = [column[0] for column in result.description or []]
             rows = result.fetchall() if as_json else result.fetchmany(most + 1)
@@ -67,8 +70,8 @@ def _recorded(con: "duckdb.DuckDBPyConnection", query: str, version: int | None)
 
 
 @contextmanager
-def _published(version: int | None) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """A published version that reads exactly the files its views name, and nothing else on this machine."""
+def _published(version: int | None) -> "Iterator[tuple[duckdb.DuckDBPyConnection, set[str]]]":
+    """A published version that reads exactly the files its views name, and nothing else on this machine; and these files."""
     import duckdb
 
     from analytics_assets.warehouse.home import Home
@@ -88,7 +91,7 @@ def _published(version: int | None) -> "Iterator[duckdb.DuckDBPyConnection]":
         con.execute(f"set allowed_paths = [{', '.join(map(literal, sorted(named)))}]")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
-        yield con
+        yield con, named
 
 
 def _only_reads(con: "duckdb.DuckDBPyConnection", query: str) -> bool:

@@ -13,6 +13,7 @@ import duckdb
 
 from analytics_assets.audit.log import Detail, Subject
 from analytics_assets.privacy.lineage import ROWS, Relation, Unresolved, relation_of
+from analytics_assets.privacy.queries import Query
 
 _MOST_CHARACTERS = 4000
 _IDENTIFIER = "identifier"
@@ -61,12 +62,8 @@ def _value(text: str) -> str:
 
 
 def tables(con: duckdb.DuckDBPyConnection, query: str) -> list[str]:
-    """The published tables that a query reads; none of one that cannot be parsed."""
-    try:
-        read = con.cursor().get_table_names(query)
-    except duckdb.Error:
-        return []
-    return sorted(read & _columns(con).keys())
+    """The published tables that a query reads."""
+    return Query(con, query).tables(_columns(con))
 
 
 def shown(
