@@ -33,6 +33,19 @@ class ConfigError(UserError):
     """A declaration is wrong; the message names file, line and cure."""
 
 
+# What to do about it, by the kind of error that pydantic names; `%s` is what it says.
+_CURES = {
+    "missing": "%s; add it",
+    "extra_forbidden": "%s; correct its name, or remove it",
+    "dict_type": "Input should be names with their values, as `name: value`",
+    "model_type": "Input should be names with their values, as `name: value`",
+    "tuple_type": "Input should be a list, as [one, another]",
+    "string_type": "%s: put it in quotes if it looks like something else",
+}
+# How pydantic calls the ways of which one must fit: they stand in no file.
+_WAYS = re.compile(r"(literal|tuple|dict|list|str|int|bool|function)\b.*\[.*\]|\[key\]")
+
+
 class _Lines(yaml.CSafeLoader):
     """A YAML loader that refuses doubled keys, which YAML would silently merge, and says where a value is none."""
 
@@ -49,6 +62,8 @@ def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
     loader.flatten_mapping(node)
     for key, _ in node.value:
         name = loader.construct_object(key)
+        if not isinstance(name, Hashable):
+            raise yaml.MarkedYAMLError(problem="a name is a text; put it in quotes", problem_mark=key.start_mark)
         if name in seen:
             raise yaml.MarkedYAMLError(problem=f"'{name}' is declared twice; keep one", problem_mark=key.start_mark)
         seen.add(name)
@@ -66,7 +81,9 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
         return yaml.load(text, Loader=_Lines), yaml.compose(text, Loader=_Lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path.name}:{line}: {error.problem}") from None
+        # Our own say what to do; YAML's say what it could not read.
+        cure = "" if type(error) is yaml.MarkedYAMLError else "; this is no YAML, so mend the line's spaces, quotes or brackets"
+        raise ConfigError(f"{path.name}:{line}: {error.problem}{cure}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name}:1: cannot be read ({error.__class__.__name__}); restore the file") from None
 
@@ -102,10 +119,21 @@ class Declared(BaseModel):
         try:
             return cls.model_validate({**(content or {}), **extra})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "file"
-            line = line_of(node, tuple(first["loc"]))
-            raise ConfigError(f"{path.name}:{line}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+            place, sentence = _first(error)
+            where = ".".join(map(str, place)) or "file"
+            raise ConfigError(f"{path.name}:{line_of(node, place)}: {where}: {sentence}") from None
+
+
+def _first(error: ValidationError) -> tuple[tuple[Any, ...], str]:
+    """The first place at fault, and what is wrong there and what to do. Of ways of which one must fit, all that do not."""
+    found = [
+        (tuple(step for step in one["loc"] if not _WAYS.fullmatch(str(step))), one) for one in error.errors(include_url=False)
+    ]
+    place = max((place for place, _ in found if place[: len(found[0][0])] == found[0][0]), key=len)
+    # As it was judged in the way that came furthest.
+    said = [one for where, one in found if where == place]
+    told = (_CURES.get(one["type"], "%s").replace("%s", one["msg"].removeprefix("Value error, ")) for one in said)
+    return place, ", or ".join(dict.fromkeys(told))
 
 
 class Tenant(Declared):

@@ -27,7 +27,7 @@ LOOKING = {"status", "versions", "explain", "quality", "gate", "queue"}
 MATRIX = {
     "analyst": LOOKING | {"sql", "export"},
     "customer-admin": {"status", "explain", "export"},
-    "ai-service": {"explain", "export"},
+    "ai-service": {"export"},
     "operator": set(COMMANDS),
 }
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -165,6 +165,17 @@ def test_a_zone_that_there_is_not_may_do_nothing(home: Settings, name: str, monk
             {"zones": {"Boss": {"purpose": "those who run it", "commands": "all"}}},
             "'Boss' is no name of a zone; use at most 63",
         ),
+        (
+            {"zones": {"boss": {"purpose": "those who run it", "commands": "publish"}}},
+            "zones.boss.commands: Input should be 'all', or Input should be a list, as [one, another]",
+        ),
+        (
+            {"zones": {"boss": {"purpose": "those who run it", "commands": ["publish", 7]}}},
+            "zones.boss.commands.1: Input should be",
+        ),
+        ({"zones": {"boss": "publish"}}, "zones.boss: Input should be names with their values, as `name: value`"),
+        ({"zones": {"boss": {"purpose": "those who run it"}}}, "zones.boss.commands: Field required; add it"),
+        ({"bosses": {}}, "bosses: Extra inputs are not permitted; correct its name, or remove it"),
     ],
 )
 def test_a_wrong_declaration_stops_every_command_with_its_line(
@@ -172,6 +183,21 @@ def test_a_wrong_declaration_stops_every_command_with_its_line(
 ) -> None:
     declare(**change)
     with pytest.raises(ConfigError, match=r"^zones\.yaml:\d+: ") as wrong:
+        confirm_permitted(called("versions"))
+    assert sentence in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{operator}: 1", "a name is a text; put it in quotes"),
+        ("\tusers: {}", "found character that cannot start any token; this is no YAML, so mend the line's spaces, "),
+        ("users: {}\nusers: {}", "'users' is declared twice; keep one"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line_and_what_to_do(home: Settings, line: str, sentence: str) -> None:
+    (home.config / "zones.yaml").write_text(f"everybody_else: operator\n{line}\n")
+    with pytest.raises(ConfigError, match=r"^zones\.yaml:[23]: ") as wrong:
         confirm_permitted(called("versions"))
     assert sentence in str(wrong.value)
 
