@@ -82,8 +82,9 @@ class Consent(Declared):
 
     default: Mode = Field("opt_out", description="Whether a person is in before anything was said.")
     tenants: dict[str, Mode] = Field({}, description="Tenants that differ.")
-    purposes: dict[str, tuple[str, ...]] = Field({}, description="Purpose, as Fides names the use, and what senders call it.")
-    statements: dict[str, tuple[Statement, ...]] = Field({}, description="By source, which events say what.")
+    # Without these two nobody would be withheld: a file that was emptied by mistake must not bring people back.
+    purposes: dict[str, tuple[str, ...]] = Field(description="Purpose, as Fides names the use, and what senders call it.")
+    statements: dict[str, tuple[Statement, ...]] = Field(description="By source, which events say what.")
 
     @field_validator("purposes")
     @classmethod

@@ -153,7 +153,9 @@ def test_the_snowplow_sample_ends_with_consent(line: Line) -> None:
 )
 def test_a_wrong_line_is_one_sentence_with_its_place(line: Line, change: dict[str, Any], sentence: str) -> None:
     path = line.pipeline.settings.config / "consent.yaml"
-    path.write_text(yaml.safe_dump(change))
+    path.write_text(
+        yaml.safe_dump({**change, **{name: {} for name in ("purposes", "statements") if name not in change}}, sort_keys=False)
+    )
     with pytest.raises(ConfigError) as refused:
         _ = line.pipeline.consents.declared
     assert sentence in str(refused.value)
@@ -161,8 +163,15 @@ def test_a_wrong_line_is_one_sentence_with_its_place(line: Line, change: dict[st
     assert list(line.pipeline.faults()) == ["consent.yaml"]
 
 
+@pytest.mark.parametrize("left", ["", "default: opt_out\n", "purposes: {analytics: []}\n"])
+def test_a_file_that_was_emptied_brings_nobody_back(line: Line, left: str) -> None:
+    (line.pipeline.settings.config / "consent.yaml").write_text(left)
+    with pytest.raises(ConfigError, match=r"^consent\.yaml:1: (purposes|statements): Field required; add it$"):
+        _ = line.pipeline.consents.declared
+
+
 def test_a_purpose_rules_the_tables_of_all_purposes_below_it() -> None:
-    declared = Consent(purposes={"analytics": (), "analytics.reporting": (), "marketing": ()})
+    declared = Consent(purposes={"analytics": (), "analytics.reporting": (), "marketing": ()}, statements={})
     assert declared.ruling("analytics.reporting") == ("analytics", "analytics.reporting")
     assert declared.ruling("analytics") == ("analytics",)
     assert declared.ruling("analyticsx") == ()
