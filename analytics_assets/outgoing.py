@@ -45,6 +45,12 @@ def declared_roles(settings: Settings, specs: Sequence[TableSpec]) -> Roles:
     return load_roles(settings.config / "roles.yaml", _tables(), labels, settings.tenants)
 
 
+def confirm_roles(settings: Settings, specs: Sequence[TableSpec]) -> None:
+    """Raise ConfigError before a version is published whose files for roles could not be made as declared."""
+    if any(role.file for role in read_roles(settings.config / "roles.yaml").roles.values()):
+        declared_roles(settings, specs)
+
+
 @contextmanager
 def egress(settings: Settings, roles: Roles, table: Callable[[TableSpec], Table]) -> Iterator[Egress]:
     """Answers from the version that readers get. Raises UserError if there is none, or its events are gone."""

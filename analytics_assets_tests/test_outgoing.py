@@ -23,7 +23,7 @@ from analytics_assets.privacy import role_files
 from analytics_assets.privacy.egress import Request
 from analytics_assets.settings import ConfigError, UserError
 from analytics_assets.warehouse import publish as publishing
-from analytics_assets.warehouse.publish import rollback
+from analytics_assets.warehouse.publish import current_version, rollback
 from analytics_assets_tests.builders import CONFIG, NOON, NOW, Line, Opener, a_config, an_event, at, rows_of
 from analytics_assets_tests.conftest import made_once
 
@@ -352,6 +352,10 @@ def test_a_file_that_cannot_be_recorded_stays_as_it_was(line: Line, tmp_path: Pa
         ({"tables": ["moods"]}, "there is no published table 'moods'; take it out"),
         ({"tables": ["published_tables"]}, "'published_tables' does not tell whose its rows are; take it out"),
         ({"people": False}, "rows of 'events' tell of persons; set people: true, or take measures instead"),
+        (
+            {"people": False, "tables": ["withheld_events"], "labels": ["operational", "behavioural"]},
+            "what is behavioural may be of one person; set people: true, or let it see operational columns alone",
+        ),
         ({"rows": {"product_id": ["p1"]}}, "'sessions' has no column 'product_id', by which rows are chosen; take it out"),
         ({"rows": {"day": ["2026-03-10"]}}, "rows are chosen by their values, and 'day' is a time; take it out"),
         ({"labels": []}, "say which labels it may see, since it names tables"),
@@ -389,6 +393,18 @@ def test_a_wrong_rule_is_one_sentence_with_its_line(line: Line, change: dict[str
 def test_the_projects_own_roles_are_right_and_none_has_a_file(line: Line) -> None:
     roles = declared_roles(line.pipeline.settings, line.pipeline.specs)
     assert set(roles.roles) == {"analyst"} and not roles.roles["analyst"].file
+
+
+def test_a_wrong_role_stops_the_publish_before_readers_get_a_version_without_its_files(line: Line) -> None:
+    declare(line, owner={**OWNER, "tables": ["moods"]})
+    before = current_version(line.pipeline.home)
+    line.now += timedelta(days=1)
+    with pytest.raises(ConfigError, match="there is no published table 'moods'"):
+        line.publish()
+    assert current_version(line.pipeline.home) == before
+    declare(line, owner=OWNER)
+    line.publish()
+    assert file_of(line).exists()
 
 
 # The command

@@ -154,6 +154,11 @@ class Roles(Declared):
             for column in role.rows:
                 if column not in spec.column_names:
                     yield ("tables",), f"'{table}' has no column '{column}', by which rows are chosen; take it out"
+        if role.tables and not role.people and (more := [label for label in role.labels if label != "operational"]):
+            yield (
+                ("labels",),
+                f"what is {more[0]} may be of one person; set people: true, or let it see operational columns alone",
+            )
 
 
 def tenant_column(spec: TableSpec) -> str | None:
