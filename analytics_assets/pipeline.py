@@ -37,7 +37,7 @@ from analytics_assets.labelling import found_now, labelled, search_days
 from analytics_assets.landing import Landed, StillWritten, file_digest, file_state, landed_files, move_into, waiting_since
 from analytics_assets.marts.build import BuildResult, build, manifest
 from analytics_assets.marts.tables import mart_tables
-from analytics_assets.outgoing import answered_from, keep_role_files
+from analytics_assets.outgoing import answered_from, confirm_roles, keep_role_files
 from analytics_assets.privacy.alarm import PERSONAL_DATA, Finding
 from analytics_assets.privacy.horizons import Horizons
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS, Pseudonyms
@@ -308,6 +308,7 @@ class Pipeline:
                         _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
             finally:
                 con.execute("detach marts")
+                work_db.unlink()  # it names people who may go before the next build
             mark_built(con, self.home, days, version)
             return Rebuild(tuple(days), rows, self._total_rows(rows), version), result
 
@@ -473,6 +474,7 @@ class Pipeline:
             # Nothing goes out unjudged, also where the step that judges was left out or killed.
             self._judge(con, now, (), "publish")
             self.pseudonyms.confirm_keys()
+            confirm_roles(self.settings, self.specs)
             if refused := self.gate.refusals(con):
                 raise PublishRefused(refusal(refused))
             insight = Insight(self.home, self.clock)
