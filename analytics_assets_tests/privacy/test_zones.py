@@ -191,7 +191,7 @@ def test_a_wrong_declaration_stops_every_command_with_its_line(
     ("line", "sentence"),
     [
         ("{operator}: 1", "a name is a text; put it in quotes"),
-        ("\tusers: {}", "found character that cannot start any token; this is no YAML, so mend the line's spaces, "),
+        ("\tusers: {}", "this is no YAML, so mend the line's spaces, quotes or brackets"),
         ("users: {}\nusers: {}", "'users' is declared twice; keep one"),
     ],
 )
