@@ -27,8 +27,8 @@ from analytics_assets.warehouse.home import Home
 
 Action = Literal[
     "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "query",
-    "show_rejected", "reidentify", "rotate_key", "erase", "retain", "export", "role_file", "command", "report", "accept", "gap",
-    "repair",
+    "show_rejected", "look_up", "reidentify", "rotate_key", "erase", "retain", "export", "role_file", "command", "report",
+    "accept", "gap", "repair",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Outcome = Literal["begun", "done", "unchanged", "denied", "refused", "failed"]

@@ -208,7 +208,7 @@ def _who(act: "Told") -> str:
 
 
 def _what(act: "Told") -> str:
-    parts = [f"{name.replace('_', ' ')} {_value(value)}" for name, value in act.details.items()]
+    parts = [f"{name.replace('_', ' ')} {_value(value)}" for name, value in act.details.items() if value != []]
     parts += [f"run {act.run[:8]}"] if act.run else []
     parts += [_value(act.tables)] if act.tables else []
     parts += [f"names {counted(act.subjects, 'subject')}"] if act.subjects else []

@@ -113,10 +113,14 @@ def _reason(context: click.Context, parameter: click.Parameter, value: str) -> s
 @_tenant
 @json_option
 def pseudonym(value: str, tenant: str, as_json: bool) -> int:
-    """The pseudonym that stands for VALUE, a user, device or session as the sender names it."""
+    """The pseudonym that stands for VALUE, a user, device or session as the sender names it.
+
+    The audit log keeps who asked for whom.
+    """
     stages = pipeline()
     made = stages.pseudonyms.pseudonym(tenant, value)
     known = made in stages.pseudonyms.values(tenant, [made])
+    audit_log().record("look_up", tenant=tenant, tables=["identifiers"], subjects=[(tenant, value), (tenant, made)])
     if as_json:
         echo_json({"tenant": tenant, "pseudonym": made, "known": known})
         return DONE

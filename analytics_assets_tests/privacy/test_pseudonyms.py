@@ -465,8 +465,9 @@ def test_a_person_is_found_and_told_by_commands(two_people: Line, monkeypatch: p
     assert answer("reidentify", bob, "--tenant", "acme", "--reason", "she asked for her data") == "bob"
     assert answer("reidentify", bob, "--tenant", "acme") == ""
     # Who asked for whom is on record, by the person's name too.
-    about_bob = Wanted(action="reidentify", tenant="acme", names=["bob"])
-    assert [act.outcome for act in report(Audit(two_people.pipeline.settings).chain, about_bob)] == ["done"]
+    about_bob = Wanted(tenant="acme", names=["bob"])
+    acts = [(act.action, act.outcome) for act in report(Audit(two_people.pipeline.settings).chain, about_bob)]
+    assert acts == [("look_up", "done"), ("reidentify", "done")]
     assert json.loads(answer("pseudonym", "nobody", "--tenant", "acme", "--json"))["known"] is False
     result = CliRunner().invoke(
         cli, ["privacy", "reidentify", bob, "--tenant", "globex", "--reason", "none"], standalone_mode=False
