@@ -21,6 +21,7 @@ from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, U
 from analytics_assets.defs.maintenance import audit_log_is_whole
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.settings import PROJECT, UserError
+from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 
 
@@ -623,6 +624,28 @@ def test_whom_a_query_showed_is_on_record_though_it_did_not_name_them(shop: Shop
     assert found["query"] == "select * from ( from users )"
     (shouted,) = acts("--subject", a_pseudonym("u1").upper(), "--tenant", "acme", "--action", "query")
     assert shouted["details"]["identifiers_in"] == ["column 1"]
+
+
+def test_people_stand_in_tables_and_published_files_and_nowhere_else(shop: Shop) -> None:
+    name = a_pseudonym("u1").encode()
+    files = [path for path in shop.home.root.rglob("*") if path.is_file() and name in path.read_bytes()]
+    assert {path.relative_to(shop.home.root).parts[0] for path in files} <= {"published", "warehouse"}
+
+
+def test_who_people_are_is_closed_to_other_users_of_the_machine(shop: Shop) -> None:
+    home = Home(shop.home.root)
+    closed = (home.warehouse / "identifiers", home.received, home.set_aside, home.work)
+    rights = {path.name: path.stat().st_mode & 0o007 for path in (*closed, home.warehouse / "events", home.published)}
+    mask = os.umask(0)
+    os.umask(mask)
+    others = 0o007 & ~mask
+    assert rights == {"identifiers": 0, "received": 0, "set_aside": 0, "work": 0, "events": others, "published": others}
+
+
+def test_a_report_says_nothing_of_what_a_query_showed_nobody_of(shop: Shop) -> None:
+    analytics("sql", "select count(*) from users")
+    (line,) = [line for line in analytics("audit", "report", "--last", 1).out.splitlines() if "from users" in line]
+    assert "identifiers" not in line
 
 
 def test_the_log_is_asked_once_for_a_person_by_identifier_or_pseudonym(shop: Shop) -> None:

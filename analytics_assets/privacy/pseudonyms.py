@@ -42,6 +42,7 @@ IDENTIFIERS = TableSpec(
     ),
     time_column=None,
     order_by=("tenant_id", "value"),
+    closed=True,
 )
 
 Path = tuple[str, ...]

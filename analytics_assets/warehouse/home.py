@@ -14,6 +14,8 @@ from pathlib import Path
 # Long enough for a small delivery on its whole way, and short enough that a stream of them starves nobody.
 GIVE_WAY_SECONDS = 30.0
 _RIGHT_OF_WAY = "right_of_way"
+# Of folders as they are made: readers of the published file must get to its tables, and not to who people are.
+OPEN, CLOSED = 0o777, 0o770
 # The data homes in which this process has the right of way.
 _FIRST: set[Path] = set()
 
@@ -28,9 +30,11 @@ class Home:
 
     root: Path
 
-    def _folder(self, *parts: str) -> Path:
+    def _folder(self, *parts: str, mode: int = OPEN) -> Path:
         path = self.root.joinpath(*parts)
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=True, mode=mode)
         return path
 
     @property
@@ -55,12 +59,12 @@ class Home:
     @property
     def received(self) -> Path:
         """Landed files after they were loaded, as they came."""
-        return self._folder("received")
+        return self._folder("received", mode=CLOSED)
 
     @property
     def set_aside(self) -> Path:
         """Landed files that could not be read at all, each with its reason beside it."""
-        return self._folder("set_aside")
+        return self._folder("set_aside", mode=CLOSED)
 
     @property
     def audit(self) -> Path:
@@ -75,7 +79,7 @@ class Home:
     @property
     def work(self) -> Path:
         """Scratch space; safe to delete while nothing runs."""
-        return self._folder("work")
+        return self._folder("work", mode=CLOSED)
 
     @property
     def dagster(self) -> Path:
@@ -121,7 +125,9 @@ class Home:
             return False
 
     def _lock_file(self, name: str) -> Path:
-        return self._folder("work", "locks") / f"{name}.lock"
+        folder = self.work / "locks"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.lock"
 
     @contextmanager
     def _hold(self, name: str, wait_seconds: float, sleep: Callable[[float], None], gives_way_seconds: float) -> Iterator[None]:

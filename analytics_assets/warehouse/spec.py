@@ -15,13 +15,17 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table is. `time_column` (TIMESTAMP or DATE) bounds its files; `order_by` is the order inside a file."""
+    """What a table is. `time_column` (TIMESTAMP or DATE) bounds its files; `order_by` is the order inside a file.
+
+    The folder of one that is `closed` is made for its owner and group alone.
+    """
 
     name: str
     comment: str
     columns: tuple[Column, ...]
     time_column: str | None
     order_by: tuple[str, ...]
+    closed: bool = False
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
+from analytics_assets.warehouse.home import CLOSED, OPEN
 from analytics_assets.warehouse.spec import TableSpec, identifier, literal
 
 # Spark and delta-rs agree on these settings; a checkpoint about every 20 commits keeps opening a table fast.
@@ -151,7 +152,7 @@ class Table:
     def open(self, version: int | None = None) -> DeltaTable:
         """The Delta table, made empty when it is first opened."""
         if not (self.path / "_delta_log").exists():
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True, mode=CLOSED if self.spec.closed else OPEN)
             DeltaTable.create(
                 str(self.path),
                 schema=arrow_schema(self.spec),
