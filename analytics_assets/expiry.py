@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 
+from analytics_assets.erasure.erasures import NotRemoved
 from analytics_assets.events.days import pending_days
 from analytics_assets.events.forget import forget
 from analytics_assets.events.intake import INTAKE_LOCK
@@ -124,7 +125,7 @@ def retain(
         say("publishing")
         try:
             taken.published = stages.publish(con, now).version
-        except (Waiting, PublishRefused) as reason:
+        except (Waiting, PublishRefused, NotRemoved) as reason:
             taken.not_published = str(reason)
     _remove_versions(stages, rules, declared, now, taken)
     return taken

@@ -89,6 +89,7 @@ MAY_USE = {
         "warehouse",
     },
     "expiry": {
+        "erasure",
         "events",
         "freshness",
         "labelling",

@@ -22,6 +22,7 @@ from analytics_assets.defs.maintenance import audit_log_is_whole
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.publish import version_path
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 
 
@@ -61,6 +62,8 @@ class Shop:
     home: DataHome
     file: Path
     first: Answer
+    # The version that `newer` made.
+    views: int = 0
 
     @property
     def version(self) -> int:
@@ -76,13 +79,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield Shop(home, file, analytics("ingest", file, "--source", "segment", "--tenant", "acme"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def newer(shop: Shop) -> int:
-    """A later version of the shop, which has one more event and holds all tables as views."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analytics_assets.warehouse.publish.INLINE_ROWS", 0)
-        analytics("ingest", shop.home.file("views.ndjson", [a_call("m10")]), "--source", "segment", "--tenant", "acme")
-    return shop.version
+    """A later version of the shop, which has event m10 and holds all tables as views; made anew when others pushed it out."""
+    if not shop.views or not version_path(Home(shop.home.root), shop.views).exists():
+        name = "m10" if not shop.views else f"m10-{shop.views}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("analytics_assets.warehouse.publish.INLINE_ROWS", 0)
+            analytics("ingest", shop.home.file(f"{name}.ndjson", [a_call(name)]), "--source", "segment", "--tenant", "acme")
+        shop.views = shop.version
+    return shop.views
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import shutil
 import signal
 import sqlite3
@@ -276,6 +277,19 @@ def test_a_backup_of_before_is_not_published_until_the_erasures_are_done_again(l
 def test_the_ledger_names_nobody(after: Line) -> None:
     text = after.pipeline.erasures.ledger.path.read_text()
     assert not [value for value in [*CANARIES, *stored_as(after, *CANARIES)] if value in text]
+
+
+def test_where_there_is_no_room_for_the_ledger_nobody_is_asked_for(line: Line) -> None:
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, largest[1]))
+    try:
+        with pytest.raises(UserError, match=r"erasures-.*cannot be written .*make room"):
+            line.pipeline.erasures.ask([SHE], "tester")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+    assert line.pipeline.erasures.ledger.requests() == []
+    asked = line.pipeline.erasures.ask([SHE], "tester")
+    assert [request.id for request in line.pipeline.erasures.waiting()] == [asked.id]
 
 
 def test_without_its_key_nothing_is_loaded_or_published_and_nothing_is_lost(after: Line) -> None:

@@ -261,7 +261,7 @@ def commits(log: Path) -> int:
     return len(list(log.glob("*.json"))) if log.exists() else 0
 
 
-EVENTS_IN_FILE = 200_000
+EVENTS_IN_FILE = 100_000
 
 
 def a_large_file(path: Path) -> Path:

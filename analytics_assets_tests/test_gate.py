@@ -369,7 +369,7 @@ def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() ->
         ("incidents:\n  - {first: 2026-03-02, last: 2026-03-01, kind: normal, reason: none}\n", "2: incidents.0: it ends on"),
         ("incidents:\n  - {first: 2026-03-02, last: 2026-03-03, kind: odd, reason: none}\n", "2: incidents.0.kind: "),
         ("incidents:\n  - {first: 2026-02-30}\n", "2: day is out of range for month"),
-        ("incidents:\n  - {{a: b}: c}\n", "2: unhashable type: 'dict'"),
+        ("incidents:\n  - {{a: b}: c}\n", "2: a name is a text; put it in quotes"),
         (
             "incidents:\n  - {tenant: acmee, first: 2026-03-02, last: 2026-03-03, kind: normal, reason: none}\n",
             "2: 'acmee' is no declared tenant or source; correct it",

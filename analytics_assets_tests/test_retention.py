@@ -27,6 +27,7 @@ from analytics_assets.expiry import Taken, late_versions, look, old_files, retai
 from analytics_assets.labelling import load_labels
 from analytics_assets.marts.tables import mart_tables
 from analytics_assets.privacy.consent import CONSENT_STATEMENTS
+from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
 from analytics_assets.privacy.retention import telling
 from analytics_assets.privacy.withheld import CONSENT_EXCEPTIONS, CONSENT_STATUS
@@ -278,6 +279,29 @@ def test_an_identifier_that_comes_back_is_kept_again_also_by_a_process_that_reme
     assert rewrite_rows(night.pipeline.pseudonyms.table, night.con, "value = 'device-1'", 1) == (1, 0)
     worker.load([an_event("m2", user_id="jane")])
     assert [row["value"] for row in worker.dicts(IDENTIFIERS)] == ["device-1", "jane"]
+
+
+@pytest.fixture
+def alone(template: Path, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """A line with keys of its own: to the ledger of erasures, which lies with them, copies of a home are one."""
+    monkeypatch.setenv("ANALYTICS_KEYS", str(copied(keys, tmp_path / "keys")))
+    with opened(copied(template, tmp_path / "alone")) as line:
+        declare(line)
+        yield line
+
+
+def test_while_an_erasure_waits_what_is_past_goes_and_readers_get_it_after_the_erasure(alone: Line) -> None:
+    line = alone
+    line.pipeline.erasures.ask([Person("acme", "user", "new@acme.test")], "tester")
+    taken = retain(line.pipeline, line.con, NOW)
+    assert taken is not None and taken.dropped["events"] == 3 and taken.published is None
+    assert taken.told[-1].startswith("what went is gone, but readers still get the version of before: 1 request for erasure")
+    line.pipeline.erasures.remove(line.con, NOW)
+    taken = retain(line.pipeline, line.con, NOW)
+    assert taken is not None and taken.published == 2 and late_versions(line.pipeline, NOW) == []
+    assert {user for (user,) in of(line, "acme", USERS, "user_id")}.isdisjoint(
+        {line.pipeline.pseudonyms.pseudonym("acme", "new@acme.test")}
+    )
 
 
 # What was left is found

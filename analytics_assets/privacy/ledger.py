@@ -194,17 +194,17 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "r+b") as log:
+                fcntl.flock(log, fcntl.LOCK_EX)
+                _drop_torn_line(log)
+                yield log
+                log.flush()
+                os.fsync(log.fileno())
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written ({error.strerror}), and nobody is erased whom a backup would bring back; let this "
-                "user write there, or name another folder in ANALYTICS_KEYS"
+                f"{path} cannot be written ({error.strerror}), and nobody is erased whom a backup would bring back; make room, "
+                "let this user write there, or name another folder in ANALYTICS_KEYS"
             ) from None
-        with os.fdopen(handle, "r+b") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
-            _drop_torn_line(log)
-            yield log
-            log.flush()
-            os.fsync(log.fileno())
 
     # The number of the data home
 
