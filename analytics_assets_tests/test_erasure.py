@@ -526,7 +526,8 @@ def test_killed_at_each_step_and_begun_again_the_end_is_the_same(shop: Path, tmp
     with copied(shop, keys, killed) as line:
         again = line.pipeline.erasures.ask([SHE], "tester").id
         for stage in (remove, finish):
-            for step in dict.fromkeys(steps[stage.__name__]):
+            found = list(dict.fromkeys(steps[stage.__name__]))
+            for step in found if ROUNDS > 1 else found[::2]:
                 code = run(killed_at, step, line.home, killed / "config", stage)
                 assert code == -signal.SIGKILL, step
             with pytest.MonkeyPatch.context() as patch:

@@ -172,7 +172,7 @@ def test_killed_at_each_durable_step_and_run_again_the_tables_are_exact(line: Li
     for stage in STAGES:
         steps = undisturbed.steps[stage.__name__]
         # dbt runs before each of the marts is replaced, which takes seconds.
-        for step in steps if stage is not marts or ROUNDS > 1 else steps[1::3]:
+        for step in steps if ROUNDS > 1 else steps[1::3] if stage is marts else steps[::2]:
             assert run(killed_at, step, line.home, line.pipeline.settings.config, stage) == -signal.SIGKILL, step
             assert shown(path) in (before, after), step
         stage(line)
@@ -403,7 +403,7 @@ def test_an_ingest_on_a_full_disk_says_so_and_a_rerun_is_exact(tmp_path: Path) -
             whole.load(file)
         whole.rebuild()
         expected = shown(whole.publish().path)
-    rooms = [0, 300_000, *(random.Random(SEED).randrange(3_000_000) for _ in range(5 * (ROUNDS - 1)))]
+    rooms = [300_000, *(random.Random(SEED).randrange(3_000_000) for _ in range(5 * (ROUNDS - 1))), *[0] * (ROUNDS > 1)]
     hear, say = FORK.Pipe(duplex=False)
     child = process(ingest_on_a_full_disk, tmp_path / "disk", config, files, rooms, say)
     child.start()

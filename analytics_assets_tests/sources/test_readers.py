@@ -38,7 +38,7 @@ from analytics_assets_tests.sources.reading import (
 
 HEADER = "tenant_id,message_id,event,timestamp,properties,quantity\n"
 GOOD = "acme,m1,e,2025-06-01,,\n"
-hostile = settings(max_examples=20 * ROUNDS, deadline=None, suppress_health_check=list(HealthCheck))
+hostile = settings(max_examples=12 * ROUNDS, deadline=None, suppress_health_check=list(HealthCheck))
 
 # Text files as damage makes them: sound records beside fragments and any bytes.
 FRAGMENTS = st.one_of(
