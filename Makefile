@@ -9,7 +9,7 @@ DOTS := while printf .; do sleep 1; done & dots=$$!; trap 'kill $$dots; echo' EX
 # A shell inside another environment must not draw the installation there.
 unexport VIRTUAL_ENV
 
-.PHONY: demo test lint dev bench lock
+.PHONY: demo test lint dev bench bench-tuning lock
 
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
@@ -25,6 +25,10 @@ dev: .venv/.installed  # Dagster's UI on http://127.0.0.1:3000, with its daemon
 
 bench: .venv/.installed .venv-bench/.installed  # the measurements, as ratios in one run
 	@.venv/bin/python -m benchmarks
+
+DATA ?= ../shared/data
+bench-tuning: .venv/.installed  # forecasts and scaling replayed on the traces of a folder: make bench-tuning DATA=folder
+	@.venv/bin/python -m benchmarks.tuning --data $(DATA)
 
 lock: $(UV)  # resolve the dependencies again
 	@$(COMPILE) --group dev -o requirements.lock pyproject.toml

@@ -36,6 +36,7 @@ _LOGIC = {
     "shown",
     "slo",
     "sources",
+    "tuning",
     "warehouse",
     "workplace",
 }
@@ -50,6 +51,7 @@ MAY_USE = {
     "sessions": {"warehouse", "settings"},
     "marts": {"warehouse"},
     "landing": {"settings", "sources"},
+    "tuning": {"settings"},
     "freshness": {"events", "warehouse", "settings"},
     "slo": {"events", "freshness", "settings", "warehouse"},
     "alerts": {"freshness", "privacy", "quality", "settings", "slo", "warehouse"},

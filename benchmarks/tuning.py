@@ -1,0 +1,55 @@
+"""`python -m benchmarks.tuning --data FOLDER`: what the tuning reaches on real traces of any folder of that form.
+
+Prints a table with targets and verdicts, and what is behind it; keeps all of it as JSON.
+"""
+
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from analytics_assets.settings import Settings, UserError
+
+# Name and module, whose `measure(folder)` reads nothing but the folder.
+PARTS = {"forecast": "forecasting", "scaling": "replaying"}
+
+
+@click.command(help="Measure PARTS (all, if none is given): " + ", ".join(PARTS) + ".")
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--data", "folder", required=True, type=click.Path(path_type=Path), help="Folder with the traces.")
+@click.option(
+    "--json", "kept", type=click.Path(path_type=Path), help="Where to keep the numbers (bench/tuning.json of the data home)."
+)
+def main(parts: tuple[str, ...], folder: Path, kept: Path | None) -> None:
+    console = Console(highlight=False)
+    kept = kept or Settings.from_env().home / "bench" / "tuning.json"
+    written: dict[str, object] = {"data": folder.name}
+    for name in [name for name in PARTS if not parts or name in parts]:
+        console.print(f"[bold]{name}[/bold] on {folder}")
+        try:
+            measured = importlib.import_module(f"benchmarks.{PARTS[name]}").measure(folder)
+        except UserError as error:
+            raise SystemExit(f"{name}: {error}") from None
+        table = Table("what", "to reach", "measured", "verdict")
+        for finding in measured.findings:
+            target = "" if finding.target is None else f"{finding.wanted} {finding.target:,.2f}"
+            table.add_row(finding.what, target, f"{finding.measured:,.2f}", finding.verdict)
+        console.print(table)
+        for note in measured.notes:
+            console.print(note, markup=False, soft_wrap=True)
+        written[name] = {
+            "findings": [{**asdict(finding), "verdict": finding.verdict} for finding in measured.findings],
+            "details": measured.details,
+            "notes": measured.notes,
+        }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    console.print(f"The numbers behind this are in {kept}")
+
+
+if __name__ == "__main__":
+    main()
