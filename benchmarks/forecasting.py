@@ -22,7 +22,7 @@ PARTS = ("all origins", "kept back")
 
 
 def measure(folder: Path) -> Measured:
-    series, published = read(folder, HOUR)
+    series, published, left_out = read(folder, HOUR)
     rolled = {one.name: roll(one, LEADS, ForecastRules()) for one in series}
     rows = {part: {name: _scores(one, _first(one.series, part)) for name, one in rolled.items()} for part in PARTS}
     found = [finding for part, scores in rows.items() for finding in _findings(part, scores)]
@@ -30,7 +30,7 @@ def measure(folder: Path) -> Measured:
     return Measured(
         tuple(found + _against(beside)),
         {"series": rows, "published": beside, "rules": ForecastRules().model_dump(), "leads": LEADS[:JUDGED]},
-        _notes(rolled, beside),
+        (*left_out, *_notes(rolled, beside)),
     )
 
 

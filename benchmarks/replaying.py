@@ -31,7 +31,7 @@ READY = {0: "ready at once", 1: "ready a step later"}
 
 
 def measure(folder: Path) -> Measured:
-    series, _ = read(folder, timedelta(minutes=15))
+    series, _, left_out = read(folder, timedelta(minutes=15))
     details: dict[str, Any] = {READY[delay]: {one.name: _trace(one, delay) for one in series} for delay in READY}
     found = []
     for ready, traces in details.items():
@@ -39,7 +39,8 @@ def measure(folder: Path) -> Measured:
         mean = float(np.mean(list(ratios.values())))
         found.append(Finding(f"{ready}: violation time, ours over reactive, mean of {len(ratios)} series", mean, "x", 0.5))
         found += [Finding(f"{ready}: {name}", ratio, "x", 0.5) for name, ratio in ratios.items()]
-    return Measured(tuple(found), details, tuple(_pareto(ready, traces) for ready, traces in details.items()))
+    notes = (*left_out, *(_pareto(ready, traces) for ready, traces in details.items()))
+    return Measured(tuple(found), details, notes)
 
 
 def _trace(series: Series, delay: int) -> dict[str, Any]:

@@ -30,8 +30,11 @@ class Published:
     methods: dict[str, Numbers]
 
 
-def read(folder: Path, step: timedelta) -> tuple[list[Series], list[Published]]:
-    """The series of this step in `folder` or its `load_traces`, and what was published for them. Raises UserError."""
+def read(folder: Path, step: timedelta) -> tuple[list[Series], list[Published], list[str]]:
+    """The series of this step in `folder` or its `load_traces`, what was published for them, and which are left out and why.
+
+    Raises UserError.
+    """
     folder = folder / "load_traces" if (folder / "load_traces").is_dir() else folder
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name one with load traces, such as --data ../shared/data")
@@ -40,8 +43,22 @@ def read(folder: Path, step: timedelta) -> tuple[list[Series], list[Published]]:
     if not chosen:
         steps = ", ".join(str(one) for one in sorted({series.step for series in everything})) or "none"
         raise UserError(f"{folder} holds no series with a step of {step} (steps found: {steps})")
+    left_out = {one.name: reason for one in chosen if (reason := _useless(one))}
+    chosen = [one for one in chosen if one.name not in left_out]
+    if not chosen:
+        raise UserError(f"{folder}: " + "; ".join(f"{name} {reason}" for name, reason in left_out.items()))
     published = [_published(path, chosen) for path in sorted((folder / "published").glob("*.csv"))]
-    return chosen, [one for one in published if one is not None]
+    notes = [f"{name} is left out: it {reason}" for name, reason in left_out.items()]
+    return chosen, [one for one in published if one is not None], notes
+
+
+def _useless(series: Series) -> str | None:
+    """Why nothing can be measured on it, if so."""
+    if len(series.values) < 2 * series.week + 2 * series.day:
+        return "is shorter than 16 days, of which 14 are history"
+    if not np.nansum(series.values[: series.week]) or np.isnan(series.values[2 * series.week :]).all():
+        return "has no load in its first week, or none is known after two"
+    return None
 
 
 def _series(path: Path) -> list[Series]:
@@ -57,7 +74,7 @@ def _series(path: Path) -> list[Series]:
         step = mode(two - one for one, two in pairwise(sorted(set(times))))
         label = f"{path.stem} {name}" if texts else path.stem
         try:
-            loads = part[numbers[0]].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            loads = part[numbers[0]].cast(pl.Float64).fill_null(float("nan")).to_list()
             found.append(regular(label, times, loads, step))
         except ValueError as error:
             raise UserError(f"{path.name}: {error}") from None

@@ -5,6 +5,7 @@ Prints a table with targets and verdicts, and what is behind it; keeps all of it
 
 import importlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,8 +48,17 @@ def main(parts: tuple[str, ...], folder: Path, kept: Path | None) -> None:
             "notes": measured.notes,
         }
     kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    kept.write_text(json.dumps(_plain(written), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(f"The numbers behind this are in {kept}")
+
+
+def _plain(value: object) -> object:
+    """As JSON may hold it: what is no number is null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ Model = Literal["seasonal ridge", "same hour last week"]
 LEVELS = (0.80, 0.95)
 # A quantile of fewer errors says nothing about the tails.
 LEAST_ERRORS = 40
-# How fast an interval that misses too often widens (adaptive conformal inference, Gibbs and Candes 2021); rare misses tell less.
+# How fast an interval that misses too often widens (adaptive conformal inference, Gibbs and Candes 2021).
 ADAPTATION = {0.80: 0.04, 0.95: 0.02}
 
 
@@ -169,7 +169,8 @@ def _ridge(signals: Numbers, missing: Numbers, shrinkage: float) -> Numbers:
     energy = float(missing @ missing)
     if not energy:
         return np.zeros(signals.shape[1])
-    return np.linalg.solve(signals.T @ signals + shrinkage * energy * np.eye(signals.shape[1]), signals.T @ missing)
+    penalty = shrinkage * energy * np.eye(signals.shape[1])
+    return np.asarray(np.linalg.solve(signals.T @ signals + penalty, signals.T @ missing), np.float64)
 
 
 def _trusted(modelled: Numbers, base: Numbers, came: Numbers, lead: int, series: Series, rules: ForecastRules) -> Numbers:

@@ -44,11 +44,17 @@ def test_other_names_and_units_give_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_a_text_column_tells_series_apart(tmp_path: Path) -> None:
-    rows = [f"2026-03-02 {hour:02}:00:00,{shop},{hour}" for hour in range(24) for shop in ("north", "south")]
+    rows = [
+        f"2026-03-{day:02} {hour:02}:00:00,{shop},{hour}"
+        for shop, days in (("north", 16), ("south", 17), ("new", 5))
+        for day in range(1, days + 1)
+        for hour in range(24)
+    ]
     (tmp_path / "shops.csv").write_text("\n".join(["at,shop,orders", *reversed(rows)]) + "\n")
-    series, published = read(tmp_path, HOUR)
-    assert [(one.name, len(one.values)) for one in series] == [("shops north", 24), ("shops south", 24)]
+    series, published, left_out = read(tmp_path, HOUR)
+    assert [(one.name, len(one.values)) for one in series] == [("shops north", 384), ("shops south", 408)]
     assert published == []
+    assert left_out == ["shops new is left out: it is shorter than 16 days, of which 14 are history"]
 
 
 @pytest.mark.parametrize(
