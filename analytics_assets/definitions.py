@@ -17,6 +17,7 @@ from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.sessions import sessions, users
+from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -28,11 +29,12 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                 [intake, sessions, users, marts, quality, analytics_duckdb, compacted_events, swept_storage, *PROMISES_KEPT],
             ),
             *SERVICE_LEVELS,
+            *dg.map_asset_specs(with_tier, TELEMETRY),
         ],
         asset_checks=[layout_is_lean, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, rollback_publish],
+        jobs=[*JOBS, telemetry, rollback_publish],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts],
-        schedules=SCHEDULES,
+        schedules=[*SCHEDULES, hourly_telemetry],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

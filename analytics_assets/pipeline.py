@@ -7,7 +7,7 @@ committed, commits what it made, and can be killed and run again.
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -58,6 +58,7 @@ from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, W
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices, slices_from_raw
+from analytics_assets.telemetry.steps import STEPS_LOCK
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
@@ -105,7 +106,7 @@ class Pipeline:
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         storage = self.settings.limits.storage
-        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads) as con:
+        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, source=storage.config_source) as con:
             yield con
 
     # Loading
@@ -362,7 +363,10 @@ class Pipeline:
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
         lock = self.home.lock
-        with self.home.turn(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK):
+        notes = (PUBLISH_LOCK, ACTIONS_LOCK, WATCH_LOCK, STEPS_LOCK)
+        with self.home.turn(INTAKE_LOCK), lock(REBUILD_LOCK), ExitStack() as held:
+            for name in notes:
+                held.enter_context(lock(name))
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()

@@ -27,6 +27,7 @@ _LOGIC = {
     "shown",
     "slo",
     "sources",
+    "telemetry",
     "warehouse",
 }
 
@@ -43,9 +44,10 @@ MAY_USE = {
     "slo": {"events", "freshness", "settings", "warehouse"},
     "alerts": {"freshness", "quality", "settings", "slo", "warehouse"},
     "quality": {"settings", "warehouse"},
+    "telemetry": {"settings", "warehouse"},
     "gate": {"events", "marts", "quality", "sessions", "settings", "warehouse"},
     "aside": {"events", "gate", "landing", "sessions", "settings", "sources", "warehouse"},
-    "shown": {"events", "marts", "quality", "sessions", "warehouse"},
+    "shown": {"events", "marts", "quality", "sessions", "telemetry", "warehouse"},
     "pipeline": _LOGIC - {"aside"},
     "console": {"defs", "events", "pipeline", "settings", "warehouse"},
     "status": _LOGIC | {"console", "defs", "pipeline"},

@@ -14,6 +14,7 @@ from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
+from analytics_assets.defs.telemetry import hourly_telemetry
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.gate import suites
@@ -23,11 +24,23 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
+from analytics_assets.telemetry.tables import STEP_TELEMETRY
 from analytics_assets_tests.builders import a_config
 
 TABLES = {
     spec.name: spec
-    for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables())
+    for spec in (
+        EVENTS,
+        REJECTED,
+        BATCHES,
+        SESSIONS,
+        PAGE_VIEWS,
+        RUNAWAYS,
+        USERS,
+        QUALITY_RESULTS,
+        STEP_TELEMETRY,
+        *mart_tables(),
+    )
 }
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
@@ -147,8 +160,9 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
     assert [sensor.name for sensor in sensors] == ["landing", "automation", "near_real_time", "hourly", "daily", "alerts"]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    assert list(definitions.schedules or []) == SCHEDULES
-    assert {schedule.default_status for schedule in SCHEDULES} == {dg.DefaultScheduleStatus.RUNNING}
+    schedules = list(definitions.schedules or [])
+    assert schedules == [*SCHEDULES, hourly_telemetry]
+    assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.RUNNING}
 
 
 def test_every_published_table_shows_its_tier_and_every_promise_has_dagsters_own_policy(specs: dict[str, dg.AssetSpec]) -> None:

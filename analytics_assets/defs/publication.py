@@ -12,10 +12,12 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.project import models
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+from analytics_assets.telemetry.tables import STEP_TELEMETRY
 
 # Every published table.
 PUBLISHED = [
     *(spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS)),
+    STEP_TELEMETRY.name,
     *(model.name for model in models().values() if model.layer == "marts"),
 ]
 

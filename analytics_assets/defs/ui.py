@@ -88,8 +88,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(Home(settings.home).dagster),
         "ANALYTICS_HOME": str(settings.home),
         "ANALYTICS_CONFIG": str(settings.config),
-        # Dagster praises its newer command line.
-        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
+        # Dagster praises its newer command line, and says with every run that it may change how it names log handlers.
+        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded,ignore:Handling yaml-defined logging",
     }
 
 
