@@ -179,12 +179,13 @@ def test_every_slo_and_the_release_gate_has_a_check(definitions: dg.Definitions)
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     chosen = {
         name: {key.to_user_string() for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys}
-        for name in ("ingest", "refresh", "publish", "maintain")
+        for name in ("ingest", "refresh", "publish", "maintain", "telemetry")
     }
     assert chosen["ingest"] == {"events", "rejected_events", "batches"}
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == {"compacted_events", "swept_storage"}
+    assert chosen["telemetry"] == {"step_telemetry"}
 
 
 # Loading
