@@ -22,6 +22,7 @@ from benchmarks.measure import Bench, BenchmarkError, Finding, Measured
 BENCHMARKS = {
     "import": "imports", "ingest": "ingest", "growth": "growth", "memory": "memory", "concurrency": "concurrency",
     "demo": "demo", "query": "query", "faults": "faults", "contention": "contention", "latency": "latency",
+    "telemetry": "telemetry",
 }  # fmt: skip
 
 

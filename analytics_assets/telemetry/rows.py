@@ -66,7 +66,7 @@ def row(attempt: Attempt, seen: Mapping[str, Any] | None) -> StepTelemetry:
         memory_before_bytes=line.get("memory_before"),
         shared_process=line.get("shared"),
         duckdb_peak_bytes=line.get("duckdb_peak"),
-        duckdb_cpu_seconds=line.get("duckdb_cpu_seconds"),
+        duckdb_thread_seconds=line.get("duckdb_thread_seconds"),
         queries=line.get("queries"),
         bytes_read=line.get("read"),
         bytes_written=line.get("written"),

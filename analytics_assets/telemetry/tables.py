@@ -28,7 +28,9 @@ STEP_TELEMETRY = TableSpec(
         Column("memory_before_bytes", "BIGINT", "Memory of the process when the step began."),
         Column("shared_process", "BOOLEAN", "Other steps of the run had the same process: its memory holds what they left."),
         Column("duckdb_peak_bytes", "BIGINT", "Most memory of one DuckDB connection at once, as DuckDB says; without dbt's."),
-        Column("duckdb_cpu_seconds", "DOUBLE", "Processor seconds of DuckDB's statements, as DuckDB says; without dbt's."),
+        Column(
+            "duckdb_thread_seconds", "DOUBLE", "Seconds that DuckDB's threads worked, or waited for a processor; without dbt's."
+        ),
         Column("queries", "BIGINT", "Statements that DuckDB completed; without dbt's."),
         Column("bytes_read", "BIGINT", "Bytes that the process read, also from the page cache."),
         Column("bytes_written", "BIGINT", "Bytes that the process wrote, also its log."),
@@ -69,7 +71,7 @@ class StepTelemetry:
     memory_before_bytes: int | None
     shared_process: bool | None
     duckdb_peak_bytes: int | None
-    duckdb_cpu_seconds: float | None
+    duckdb_thread_seconds: float | None
     queries: int | None
     bytes_read: int | None
     bytes_written: int | None

@@ -83,7 +83,7 @@ def test_what_duckdb_read_wrote_spilled_and_needed_is_known(home: Home) -> None:
     assert 16_000_000 < line["duckdb_peak"] < 64_000_000
     assert line["spilled"] > 10_000_000
     assert line["queries"] == 2
-    assert line["duckdb_cpu_seconds"] > 0
+    assert line["duckdb_thread_seconds"] > 0
 
 
 def test_without_a_measurement_nothing_is_counted(home: Home) -> None:
