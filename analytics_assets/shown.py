@@ -8,7 +8,7 @@ from analytics_assets.marts.tables import mart_tables
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.telemetry.tables import STEP_TELEMETRY
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.warehouse.publish import Publishable
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import Table
@@ -17,7 +17,7 @@ from analytics_assets.warehouse.table import Table
 def published() -> list[TableSpec]:
     """The tables that readers get, but for those about the version itself."""
     made = [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()]
-    return [*made, STEP_TELEMETRY]
+    return [*made, STEP_TELEMETRY, UNIT_COSTS]
 
 
 def publishables(table: Callable[[TableSpec], Table], events_version: int) -> list[Publishable]:
@@ -41,5 +41,6 @@ def publishables(table: Callable[[TableSpec], Table], events_version: int) -> li
         tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
     for spec in (RUNAWAYS, USERS, QUALITY_RESULTS, *mart_tables()):
         tables.append(Publishable(spec, snapshots[spec.name]))
-    tables.append(Publishable(STEP_TELEMETRY, table(STEP_TELEMETRY).snapshot(), is_reason=False))
+    for spec in (STEP_TELEMETRY, UNIT_COSTS):
+        tables.append(Publishable(spec, table(spec).snapshot(), is_reason=False))
     return tables

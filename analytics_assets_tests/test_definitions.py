@@ -24,7 +24,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
-from analytics_assets.telemetry.tables import STEP_TELEMETRY
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets_tests.builders import a_config
 
 TABLES = {
@@ -39,6 +39,7 @@ TABLES = {
         USERS,
         QUALITY_RESULTS,
         STEP_TELEMETRY,
+        UNIT_COSTS,
         *mart_tables(),
     )
 }
@@ -185,7 +186,7 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == {"compacted_events", "swept_storage"}
-    assert chosen["telemetry"] == {"step_telemetry"}
+    assert chosen["telemetry"] == {"step_telemetry", "unit_costs"}
 
 
 # Loading

@@ -12,12 +12,13 @@ from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.marts.project import models
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.telemetry.tables import STEP_TELEMETRY
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 
 # Every published table.
 PUBLISHED = [
     *(spec.name for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, QUALITY_RESULTS)),
     STEP_TELEMETRY.name,
+    UNIT_COSTS.name,
     *(model.name for model in models().values() if model.layer == "marts"),
 ]
 

@@ -20,8 +20,9 @@ from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.settings import Settings
 from analytics_assets.telemetry.journal import Key, Measuring, attempts, forget, left
+from analytics_assets.telemetry.prices import Prices
 from analytics_assets.telemetry.rows import Attempt
-from analytics_assets.telemetry.tables import STEP_TELEMETRY
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.warehouse.home import Home
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _END = {Type.STEP_SUCCESS, Type.STEP_FAILURE, Type.STEP_UP_FOR_RETRY}
 _RUN_END: tuple[Literal[Type.RUN_SUCCESS, Type.RUN_FAILURE, Type.RUN_CANCELED], ...] = (
     Type.RUN_SUCCESS, Type.RUN_FAILURE, Type.RUN_CANCELED,
 )  # fmt: skip
+_KINDS = {"deltalake", "duckdb"}
 # So many runs are read and kept at once.
 _RUNS = 200
 # What Dagster wraps around an error of a body.
@@ -78,7 +80,10 @@ class StepTelemetry(logging.Handler):
 
 @dg.multi_asset(
     name="step_telemetry",
-    specs=[asset_spec(STEP_TELEMETRY, group="telemetry", kinds={"deltalake", "duckdb"}, owner=OWNER, tags=AS_A_WHOLE)],
+    specs=[
+        asset_spec(STEP_TELEMETRY, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE),
+        asset_spec(UNIT_COSTS, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=[STEP_TELEMETRY.name]),
+    ],
 )
 def step_telemetry(
     context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource
@@ -86,15 +91,23 @@ def step_telemetry(
     stages = pipeline.get()
     with duckdb.get_connection() as con:
         runs, rows = collect(context.instance, stages, con)
-        total = stages.table(STEP_TELEMETRY).snapshot().rows
-    yield dg.MaterializeResult(metadata={"dagster/row_count": total, "runs read": runs, "steps of them": rows})
+        select = stages.table(STEP_TELEMETRY).snapshot().select()
+        total, measured = con.execute(f"select count(*), count(cpu_seconds) from ({select})").fetchall()[0]
+    counts = {"runs read": runs, "steps of them": rows}
+    yield dg.MaterializeResult(
+        STEP_TELEMETRY.name, metadata={"dagster/row_count": total, "of these measured": measured, **counts}
+    )
+    yield dg.MaterializeResult(
+        UNIT_COSTS.name, metadata={"dagster/row_count": stages.table(UNIT_COSTS).snapshot().rows, **counts}
+    )
 
 
 def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckDBPyConnection") -> tuple[int, int]:
     """Keep the steps of all runs that ended since the last time; returns how many runs and steps."""
     from analytics_assets.telemetry.steps import Steps
 
-    steps = Steps(stages.home, stages.settings.limits.storage.dense_day_rows)
+    prices = Prices.load(stages.settings.config / "prices.yaml")
+    steps = Steps(stages.home, prices, stages.settings.limits.storage.dense_day_rows)
     # Looked for before the ends are read: what has ended by now is kept when they are.
     done = [run for run in left(steps.home) if (known := instance.get_run_by_id(run)) is None or known.is_finished]
     runs = rows = 0

@@ -1,7 +1,8 @@
-"""The table of steps."""
+"""The tables of telemetry: what steps took, and what that cost."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Literal
 
 from analytics_assets.warehouse.spec import Column, TableSpec
@@ -86,3 +87,39 @@ class StepTelemetry:
     config_source: str | None
     tenant: str | None
     partition: str | None
+
+
+UNIT_COSTS = TableSpec(
+    name="unit_costs",
+    comment="One row a step's attempt and table: its share of what the attempt cost; the rows of a run sum to its cost.",
+    columns=(
+        Column("date", "DATE", "Day (UTC) on which the attempt began."),
+        Column("run_id", "VARCHAR", "Run, as Dagster names it."),
+        Column("job", "VARCHAR", "Job of the run."),
+        Column("step", "VARCHAR", "Step of the job."),
+        Column("attempt", "INTEGER", "1 for the first, more for a retry."),
+        Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
+        Column("table", "VARCHAR", "Table whose share it is, by rows written; empty for a step that makes none."),
+        Column("cost", "DECIMAL(18,9)", "Money for processor, memory and bytes, at the prices of config/prices.yaml then."),
+        Column("currency", "VARCHAR", "Three letters (ISO 4217)."),
+        Column("basis", "VARCHAR", "What the prices stand on: assumed, or bill."),
+    ),
+    time_column="date",
+    order_by=("date", "run_id"),
+)
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """A row of `unit_costs`."""
+
+    date: date
+    run_id: str
+    job: str
+    step: str
+    attempt: int
+    tenant: str | None
+    table: str
+    cost: Decimal
+    currency: str
+    basis: str

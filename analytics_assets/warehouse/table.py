@@ -40,6 +40,7 @@ _ARROW = {
     "DATE": pa.date32(),
     "DATE[]": pa.list_(pa.date32()),
     "DECIMAL(18,4)": pa.decimal128(18, 4),
+    "DECIMAL(18,9)": pa.decimal128(18, 9),
 }
 
 
