@@ -1,81 +1,38 @@
-"""Telemetry in Dagster: a log handler that measures every step by itself, and the asset that keeps what is known of steps.
+"""Telemetry in Dagster: the assets that keep what is known of steps.
 
-`dagster.yaml` names the handler. Dagster calls it in the process of the step, with every event of the run: a step begins
-and ends without a line in its body. What the handler measured lies in files; when, how often and how a step ended is read
-from Dagster's own event log, run by run as they end.
+What a step took was measured by `defs/handler`; when, how often and how it ended is read from Dagster's own event log, run by
+run as they end.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import DagsterEventType as Type
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.defs.handler import BEGIN, END, RUN_END
 from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import OWNER, PipelineResource
-from analytics_assets.settings import Settings
-from analytics_assets.telemetry.journal import Key, Measuring, attempts, forget, left
+from analytics_assets.telemetry.journal import Key, forget, left
 from analytics_assets.telemetry.prices import Prices
 from analytics_assets.telemetry.rows import Attempt
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
-from analytics_assets.warehouse.home import Home
 
 if TYPE_CHECKING:
     import duckdb
 
     from analytics_assets.pipeline import Pipeline
 
-_BEGIN = {Type.STEP_START, Type.STEP_RESTARTED}
-_END = {Type.STEP_SUCCESS, Type.STEP_FAILURE, Type.STEP_UP_FOR_RETRY}
-_RUN_END: tuple[Literal[Type.RUN_SUCCESS, Type.RUN_FAILURE, Type.RUN_CANCELED], ...] = (
-    Type.RUN_SUCCESS, Type.RUN_FAILURE, Type.RUN_CANCELED,
-)  # fmt: skip
 _KINDS = {"deltalake", "duckdb"}
 # So many runs are read and kept at once.
 _RUNS = 200
 # What Dagster wraps around an error of a body.
 _WRAPPERS = ("Dagster", "RetryRequested")
 TENANT_TAG = "analytics/tenant"
-
-
-# Dagster makes a new handler for every run and step: what is going on is known to the process.
-_going: dict[tuple[str, str], Measuring] = {}
-_begun_here: set[str] = set()
-
-
-class StepTelemetry(logging.Handler):
-    """Measures each step from its first event to its last, in the process that runs it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "dagster_event", None)
-        if event is None:
-            return
-        try:
-            self._notice(event.event_type, record.dagster_meta["run_id"], event.step_key)  # type: ignore[attr-defined]
-        except Exception:
-            # A step must not fail because it cannot be measured.
-            self.handleError(record)
-
-    def _notice(self, kind: Type, run_id: str, step: str | None) -> None:
-        if kind is Type.RUN_START:
-            _begun_here.add(run_id)
-        elif kind in _RUN_END:
-            _begun_here.discard(run_id)
-            # Of a run that was told to stop, a step may not have said that it ended.
-            for run, name in [key for key in _going if key[0] == run_id]:
-                _going.pop((run, name)).end()
-        elif step is not None and kind in _BEGIN:
-            home = Home(Settings.from_env().home)
-            number = 1 if kind is Type.STEP_START else attempts(home, run_id, step) + 1
-            key, now = Key(run_id, step, number), datetime.now(UTC).replace(tzinfo=None)
-            _going[run_id, step] = Measuring(home, key, now, shared=run_id in _begun_here)
-        elif step is not None and kind in _END and (run_id, step) in _going:
-            _going.pop((run_id, step)).end()
 
 
 @dg.multi_asset(
@@ -127,7 +84,7 @@ def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckD
 def _ended(instance: dg.DagsterInstance, since: int) -> dict[str, int]:
     """The next runs that ended after `since`, each with the place of its end in the event log."""
     places: list[tuple[int, str]] = []
-    for kind in _RUN_END:
+    for kind in RUN_END:
         chosen = dg.RunStatusChangeRecordsFilter(event_type=kind, after_storage_id=since)
         records = instance.fetch_run_status_changes(chosen, limit=_RUNS, ascending=True).records
         places += [(record.storage_id, record.event_log_entry.run_id) for record in records]
@@ -142,7 +99,7 @@ def _runs(instance: dg.DagsterInstance, ids: Sequence[str]) -> Sequence[dg.RunRe
 def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[Attempt]:
     """Every attempt of every step of a run, from its events."""
     run = record.dagster_run
-    wanted = {*_BEGIN, *_END, Type.ASSET_MATERIALIZATION_PLANNED}
+    wanted = {*BEGIN, *END, Type.ASSET_MATERIALIZATION_PLANNED}
     events = [found.event_log_entry for found in instance.get_records_for_run(run.run_id, of_type=wanted).records]
     assets: dict[str, set[str]] = {}
     begun: dict[str, list[dg.EventLogEntry]] = {}
@@ -152,7 +109,7 @@ def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[At
         step = str(event.step_key)
         if event.event_type is Type.ASSET_MATERIALIZATION_PLANNED:
             assets.setdefault(step, set()).add(event.asset_key.to_user_string() if event.asset_key else "")
-        elif event.event_type in _BEGIN:
+        elif event.event_type in BEGIN:
             begun.setdefault(step, []).append(entry)
         elif step in begun:
             ended.setdefault((step, len(begun[step])), entry)
