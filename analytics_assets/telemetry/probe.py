@@ -44,6 +44,10 @@ def resident(process: int | None = None) -> int:
 
 def largest() -> int:
     """The most bytes of memory that this process ever held."""
+    # Not `ru_maxrss`, which begins with what the process held that started this one.
+    for line in (_read("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
