@@ -24,7 +24,7 @@ from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 
 # A shorter peak is still known if it was the largest of the process: the kernel notes that one itself.
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.1
 _CHILDREN_SECONDS = 0.5
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0

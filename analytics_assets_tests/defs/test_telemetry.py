@@ -219,16 +219,16 @@ def a_past_run(instance: dg.DagsterInstance, number: int) -> None:
         instance.event_log_storage.store_event(entry)
 
 
-def test_of_thousands_of_runs_only_the_new_ones_are_read(kept: Kept) -> None:
+def test_of_a_thousand_runs_only_the_new_one_is_read(kept: Kept) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         kept.instance = instance
-        for number in range(1, 2001):
+        for number in range(1, 1001):
             a_past_run(instance, number)
-        assert kept.collect() == (2000, 2000)
-        a_past_run(instance, 2001)
+        assert kept.collect() == (1000, 1000)
+        a_past_run(instance, 1001)
         read = []
         of_run = instance.get_records_for_run
         instance.get_records_for_run = lambda run, **wanted: read.append(run) or of_run(run, **wanted)  # type: ignore[method-assign]
         assert kept.collect() == (1, 1)
         assert len(read) == 1
-        assert kept.stages.table(STEP_TELEMETRY).snapshot().rows == 2001
+        assert kept.stages.table(STEP_TELEMETRY).snapshot().rows == 1001
