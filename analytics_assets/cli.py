@@ -18,6 +18,7 @@ import click
 
 from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, echo_json, json_option, pipeline, settings
 from analytics_assets.commands.gate import gate
+from analytics_assets.commands.privacy import privacy
 from analytics_assets.commands.quality import quality
 from analytics_assets.commands.queue import queue
 from analytics_assets.commands.rejected import rejected
@@ -329,7 +330,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (gate, quality, queue, rejected, sql):
+for _command in (gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 
 

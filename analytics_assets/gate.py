@@ -11,11 +11,11 @@ import duckdb
 from analytics_assets.events.days import BUILT_DAYS
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
-from analytics_assets.quality.history import CLEAN_DAYS, History
+from analytics_assets.quality.history import CLEAN_DAYS, DELIVERIES, History, Past
 from analytics_assets.quality.judge import Failing, Occasion, judge
-from analytics_assets.quality.measure import Judged, drop, stand
-from analytics_assets.quality.results import keep, past, refusal, refusals, unjudged
-from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
+from analytics_assets.quality.measure import Cell, Judged, drop, stand
+from analytics_assets.quality.results import keep, past, refusals, standing, unjudged
+from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult, refusal
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS
@@ -77,6 +77,11 @@ class Gate:
     def results(self) -> Table:
         return Table(self._home.warehouse, QUALITY_RESULTS)
 
+    def built(self, con: duckdb.DuckDBPyConnection) -> list[date]:
+        """Days that were built, whether judged or not."""
+        select = Table(self._home.warehouse, BUILT_DAYS).snapshot().select()
+        return [day for (day,) in con.execute(f"select date from ({select}) order by 1").fetchall()]
+
     def pending(self, con: duckdb.DuckDBPyConnection, now: datetime) -> list[date]:
         """Days that were built and not judged since, and days that were judged before they were over."""
         built = Table(self._home.warehouse, BUILT_DAYS).snapshot().select()
@@ -92,10 +97,13 @@ class Gate:
         con.execute("create or replace temp table judged_days as select unnest(?::date[]) as date", [chosen])
         identities = resolved_identities(Table(self._home.warehouse, IDENTITIES).snapshot().select())
         con.execute(f"create or replace temp table judged_people as {identities}")
-        tables = [self._judged(con, suite, chosen, now, version) for suite in suites()]
-        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run), failing)
+        again = self.deliveries_at_fault(con)
+        # Today, days on which came what brought events to the judged ones, and those that may have been set right.
+        con.execute("create or replace temp table received_days as select unnest(?::date[]) as date", [[now.date(), *again]])
+        tables = [self._judged(con, suite, chosen, version) for suite in suites()]
+        found = judge(con, tables, history, Occasion(tuple(chosen), now, version, run, tuple(again)), failing)
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
-        con.execute("drop table judged_days; drop table judged_people")
+        con.execute("drop table judged_days; drop table judged_people; drop table received_days")
         return found
 
     def at_fault(self, con: duckdb.DuckDBPyConnection, expectation: str, tenant: str, day: date, now: datetime) -> None:
@@ -108,15 +116,19 @@ class Gate:
             raise UserError(f"'{expectation}' does not tell which events are at fault; these do: {', '.join(named)}")
         history = self._history(con, day, now)
         con.execute("create or replace temp table judged_days as select ?::date as date", [day])
-        table = self._judged(con, EVENTS_SUITE, [day], now, None)
+        table = self._judged(con, EVENTS_SUITE, [day], None)
         stand(con, [table], history.clean, day)
         con.execute(
-            "create or replace temp table wrong_events as select tenant_id, message_id from judged_events "
-            f"where tenant_id = ? and date = ? and ({named[expectation].wrong})",
+            "create or replace temp table wrong_events as with judged as (select * from judged_events "
+            f"where tenant_id = ? and date = ?) select tenant_id, message_id from judged where {named[expectation].wrong}",
             [tenant, day],
         )
         drop(con, [table])
         con.execute("drop table judged_days")
+
+    def deliveries_at_fault(self, con: duckdb.DuckDBPyConnection) -> list[date]:
+        """Days of receipt of which a delivery fails a blocking expectation; a later delivery or a replay may set them right."""
+        return standing(con, self.results.snapshot(), [suite.table.name for suite in (BATCHES_SUITE, REJECTED_SUITE)])
 
     def refusals(self, con: duckdb.DuckDBPyConnection) -> list[QualityResult]:
         """What holds the publish now."""
@@ -129,16 +141,27 @@ class Gate:
         return refusal(found) if found and not self.pending(con, now) else None
 
     def _history(self, con: duckdb.DuckDBPyConnection, first: date, now: datetime) -> History:
-        return History(past(con, self.results.snapshot(), first, now.date()), self._settings.incidents)
+        found = past(con, self.results.snapshot(), first, now.date())
+        return History(
+            found, self._settings.incidents, self._brought(con) if any(_delivery_failed(row) for row in found) else {}
+        )
 
-    def _judged(
-        self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], now: datetime, version: int | None
-    ) -> Judged:
+    def _brought(self, con: duckdb.DuckDBPyConnection) -> dict[Cell, list[Cell]]:
+        """The tenants and days of the events that came on a day of receipt to a tenant, or to a source."""
+        tenants = "coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end)"
+        rows = con.execute(
+            f"select name, received, list((tenant_id, day)) from (select coalesce(tenant, source) as name, "
+            f"received_at::date as received, unnest({tenants}) as tenant_id, days "
+            f"from ({self._table(BATCHES_SUITE).snapshot().select()}) where events > 0), unnest(days) as each(day) group by all"
+        ).fetchall()
+        return {(name, received): cells for name, received, cells in rows}
+
+    def _judged(self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], version: int | None) -> Judged:
         snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)
         stored = stored_columns(con, snapshot.files)
         whole = snapshot.select()
         if suite in (BATCHES_SUITE, REJECTED_SUITE) and version is not None:
-            batches = _batches(self._table(BATCHES_SUITE).snapshot(), now, version)
+            batches = _batches(self._table(BATCHES_SUITE).snapshot(), version)
             came = f"select * from ({whole}) where batch_id in (select batch_id from ({batches}))"
             return Judged(suite, came, "", whole, stored)
         if suite.day is None:
@@ -148,6 +171,11 @@ class Gate:
             # As readers see them: people are told when they are read.
             asked, before, whole = (stitched(part, _RESOLVED, suite.table.column_names) for part in (asked, before, whole))
         return Judged(suite, asked, before, whole, stored)
+
+
+def _delivery_failed(row: Past) -> bool:
+    table, _, _, _, severity, success, _ = row
+    return table in DELIVERIES and severity == "block" and success == "fail"
 
 
 def _window(suite: Suite, snapshot: Snapshot, days: Sequence[date]) -> tuple[str, str]:
@@ -164,11 +192,11 @@ def _between(suite: Suite, snapshot: Snapshot, low: datetime, high: datetime) ->
     )
 
 
-def _batches(snapshot: Snapshot, now: datetime, version: int) -> str:
-    """The batches of today and of every day on which one came that brought events to the judged days."""
+def _batches(snapshot: Snapshot, version: int) -> str:
+    """The batches of `received_days` and of every day on which one came that brought events to the judged days."""
     listed = f"select * from ({snapshot.select()}) where events_version <= {version}"
     met = "list_has_any(days, (select list(date) from judged_days))"
     return (
         f"select * from ({listed}) where received_at::date in (select received_at::date from ({listed}) where {met} "
-        f"union all select date '{now.date()}')"
+        "union all select date from received_days)"
     )

@@ -48,15 +48,24 @@ def landed_files(
             refused.append(f"landing/{'/'.join(parts)}: tenant '{parts[0]}' is not declared in tenants.yaml")
         elif not path.resolve().is_relative_to(root / parts[0]):
             refused.append(f"landing/{'/'.join(parts)}: is a link that leaves the tenant's folder")
-        elif path.stat().st_mtime <= limit:
+        elif _changed(path) <= limit:
             waiting.append(Landed(path, tenant.id, tenant.source))
-    return sorted(waiting, key=lambda file: file.path.stat().st_mtime), refused
+    return sorted(waiting, key=lambda file: _changed(file.path)), refused
+
+
+def _changed(path: Path) -> float:
+    """When a file was last changed, in seconds since 1970.
+
+    A copy may keep the time of a clock that is ahead; when it came here, this machine's own clock noted.
+    """
+    found = path.stat()
+    return min(found.st_mtime, found.st_ctime)
 
 
 def landed_at(path: Path) -> datetime | None:
     """When a file was last changed (UTC): since then it is here. None if it is gone."""
     try:
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+        return datetime.fromtimestamp(_changed(path), UTC).replace(tzinfo=None)
     except FileNotFoundError:
         return None
 

@@ -35,12 +35,12 @@ class _Lines(yaml.CSafeLoader):
 
 def _mapping(loader: _Lines, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Any] = set()
+    loader.flatten_mapping(node)
     for key, _ in node.value:
         name = loader.construct_object(key)
         if name in seen:
             raise yaml.MarkedYAMLError(problem=f"'{name}' is declared twice; keep one", problem_mark=key.start_mark)
         seen.add(name)
-    loader.flatten_mapping(node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
@@ -224,9 +224,8 @@ class Settings:
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
-        """Read anew each time: a person declares one while a process waits. A folder without the file has none."""
-        path = self.config / "incidents.yaml"
-        declared: Incidents = Incidents.load(path) if path.exists() else Incidents()
+        """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
+        declared: Incidents = Incidents.load(self.config / "incidents.yaml")
         return declared.incidents
 
     @property

@@ -37,7 +37,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         found = stages.situation(con, now)
         alerts = [alert for alert in stages.alerts.alerts(con) if alert.resolved_at is None]
     going = runs_going(stages.settings)
-    doing = Doing(bool(going), found.refused is not None)
+    doing = Doing(bool(going), bool(found.refused))
     left: dict[str, float] = {}
     for budget in found.budgets:
         if budget.tenant_id:
@@ -73,12 +73,14 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         state["tables"] = _records(con, "select * from published_tables order by all")
         state["tenants"] = _records(
             con,
-            "select tenant_id as tenant, count(*) as events, max(timestamp) as data_through, "
+            "select tenant_id as tenant, count(*) as events, max(timestamp) as newest_event, "
             "max(received_at) as received_through from events group by 1 order by 2 desc, 1",
         )
         worst = look.worst_of_tenants
         for line in state["tenants"]:
-            line["state"] = worst[line["tenant"]].state if line["tenant"] in worst else None
+            status = worst.get(line["tenant"])
+            line["state"] = status.state if status else None
+            line["data_through"] = status.data_through if status else None
         state["rejected"] = dict(
             con.execute("select reason, count(*) from rejected_events group by 1 order by 2 desc").fetchall()
         )
@@ -151,8 +153,9 @@ def show_broken(broken: Sequence[Problem], most: int = 8) -> None:
     for problem in broken:
         together.setdefault((problem.severity, problem.rule, problem.cause), []).append(problem)
     for (severity, _, _), group in [*together.items()][:most]:
-        others = [problem.tenant for problem in group[1:] if problem.tenant]
-        say(f"{severity}: {said(group[0])}" + (f" (and so {names(others)})" if others else ""))
+        others = list(dict.fromkeys(problem.tenant for problem in group if problem.tenant not in (None, group[0].tenant)))
+        more = names([str(tenant) for tenant in others]) if others else f"{len(group) - 1:,} more"
+        say(f"{severity}: {said(group[0])}" + (f" (and so {more})" if len(group) > 1 else ""))
     if len(together) > most:
         say(f"{len(together) - most:,} more are broken; --json has all")
 
@@ -166,7 +169,7 @@ def show_promises(freshness: dict[str, Any], most: int = 6) -> None:
     show(("tier", "promised", "", "tables of tenants"), rows)
     wrong: dict[str, list[str]] = {}
     for line in freshness["tables"]:
-        if line["state"] in BROKEN or line["state"] == "silent":
+        if line["state"] in BROKEN or line["state"] in ("silent", "unusable"):
             key = f"{line['state']}: {line['tenant_id']} ({line['tier']}): {line['reason']}"
             wrong.setdefault(key, []).append(line["table"])
     for text, tables in [*wrong.items()][:most]:
@@ -229,14 +232,14 @@ def show_tenants(tenants: list[dict[str, Any]], most: int = 100) -> None:
     """How fresh each tenant is; of more than `most`, the rest by the one that is furthest behind."""
     shown, rest = tenants[:most], tenants[most:]
     rows = [
-        (line["tenant"], f"{line['events']:,}", line["data_through"], line["received_through"], line.get("state"))
+        (line["tenant"], f"{line['events']:,}", line["newest_event"], line["received_through"], line.get("state"))
         for line in shown
     ]
     if rest:
-        oldest = min(rest, key=lambda line: line["data_through"])
+        oldest = min(rest, key=lambda line: line["newest_event"])
         events = f"{sum(line['events'] for line in rest):,}"
         name = f"{len(rest)} more, the oldest: {oldest['tenant']}"
-        rows.append((name, events, oldest["data_through"], oldest["received_through"], None))
+        rows.append((name, events, oldest["newest_event"], oldest["received_through"], None))
     show(("tenant", "events", "newest event (UTC)", "received (UTC)", "freshness"), rows)
 
 

@@ -15,7 +15,7 @@ from analytics_assets.landing import Landed
 from analytics_assets.sessions.tables import IDENTITIES, SESSIONS
 from analytics_assets.settings import UserError
 from analytics_assets.warehouse.publish import PublishRefused, current_path
-from analytics_assets_tests.builders import DAY, DELIVERY, Line, Opener, a_config, an_event, at, rows_of, write_events
+from analytics_assets_tests.builders import DAY, DELIVERY, NOW, Line, Opener, a_config, an_event, at, rows_of, write_events
 from analytics_assets_tests.faults import run
 from analytics_assets_tests.test_faults import killed_at, steps_of
 
@@ -151,6 +151,21 @@ def test_the_same_events_can_be_set_aside_again(line: Line) -> None:
         aside(line)
         assert len(line.keys()) == 3
         assert bring_back(line) == 25
+    add_up(line)
+
+
+def test_what_was_rejected_before_for_another_reason_is_kept_and_comes_back_too(line: Line) -> None:
+    """Five lines came before their time and were rejected, one of them twice; later they were stored, with a sixth."""
+    events = [sold(f"m{n}", timestamp=at(n)) for n in range(6)]
+    line.now = at(day=-5)
+    assert line.load([*events[:5], events[0]]).rejected == 6
+    line.now = NOW
+    assert line.load(events).events == 6
+    delivered = line.home / "deliveries" / "2.ndjson"
+    assert aside(line, Wanted("acme", DAY), files=(delivered,)).as_they_came == 6
+    assert line.rows(REJECTED, columns="count(distinct raw), min(reason), max(reason)") == [(6, *2 * (f"set_aside: {REASON}",))]
+    assert bring_back(line, reason=None) == 0
+    assert [bring_back(line), len(line.keys()), line.rows(REJECTED)] == [6, 6, []]
     add_up(line)
 
 

@@ -163,6 +163,10 @@ def test_status_names_what_is_late(shop: Shop) -> None:
     file = shop.home.land("b.ndjson", [a_call("b")])
     os.utime(file, (1_700_000_000, 1_700_000_000))
     (line, *_) = [line for line in analytics("status").out.splitlines() if line.startswith("late: acme (near_real_time): ")]
+    (tenant,) = analytics("status", "--json").json["tenants"]
+    # all that was received before the file; what the newest event is about is another thing
+    assert tenant["data_through"] == "2023-11-14 22:13:20"
+    assert tenant["newest_event"] != tenant["data_through"]
     assert re.search(r"promised 5 min; events, rejected_events, batches and \d+ more$", line)
     assert line.startswith("late: acme (near_real_time): a delivery waits since 2023-11-14 22:13 UTC: ")
     file.unlink()

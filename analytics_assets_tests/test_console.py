@@ -149,7 +149,7 @@ def run(*arguments: object) -> list[str]:
 
 def a_tenant(name: str, *, events: int = 10, days_behind: int = 0) -> dict[str, Any]:
     through = NOON - timedelta(days=days_behind)
-    return {"tenant": name, "events": events, "data_through": through, "received_through": NOON}
+    return {"tenant": name, "events": events, "newest_event": through, "received_through": NOON}
 
 
 def test_every_tenant_is_shown_and_of_very_many_the_rest_by_the_one_furthest_behind() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
@@ -221,3 +222,23 @@ def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
     loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
     assert loaded.returncode != 0
     assert loaded.stderr.splitlines()[-1].startswith(f"analytics_assets.settings.ConfigError: {name}:{said}")
+
+
+@pytest.mark.parametrize("name", ["queues.yaml", "incidents.yaml"])
+def test_a_declaration_that_is_missing_fails_the_load(nowhere: Path, tmp_path: Path, name: str) -> None:
+    config = a_config(tmp_path / "config")
+    (config / name).unlink()
+    loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
+    assert f"ConfigError: {name}:1: cannot be read (FileNotFoundError); restore the file" in loaded.stderr
+
+
+def test_the_immediate_tier_may_be_given_a_sensor(nowhere: Path, tmp_path: Path) -> None:
+    config = a_config(tmp_path / "config")
+    path = config / "freshness.yaml"
+    declared = yaml.safe_load(path.read_text())
+    declared["tiers"]["immediate"] = {
+        "promise_minutes": 1, "served_by": "sensor", "start_after_minutes": 0, "queue": "immediate", "priority": 40
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(declared))
+    loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
+    assert (loaded.returncode, loaded.stderr) == (0, "")

@@ -1,7 +1,8 @@
 """The gate: what fails a blocking expectation is not published, readers keep what they have, and a person can go on."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import yaml
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.gate import suites
 from analytics_assets.marts.project import models
+from analytics_assets.quality.judge import Numbers
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.settings import CONFIG, ConfigError, Settings
+from analytics_assets.warehouse.expectation import Expectation
 from analytics_assets.warehouse.publish import PublishRefused, current_version
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import replace_all
-from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of
+from analytics_assets_tests.builders import DAY, NOON, Line, Opener, a_config, an_event, at, rows_of, write_events
 
 MONEY = next(suite.table for suite in suites() if suite.table.name == "revenue_daily")
 
@@ -34,12 +37,22 @@ def spoil(line: Line, spec: TableSpec, **columns: str) -> None:
     line.pipeline.judge(line.con, line.now, days=[DAY])
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data home in which two sales are published, and its declarations."""
+    folder = tmp_path_factory.mktemp("gate")
+    with Line.at(folder / "home", a_config(folder / "config")) as line:
+        line.load([sold("m1"), sold("m2", timestamp=at(5))])
+        line.rebuild()
+        line.publish()
+    return folder
+
+
 @pytest.fixture
-def published(line: Line) -> Iterator[Line]:
-    line.load([sold("m1"), sold("m2", timestamp=at(5))])
-    line.rebuild()
-    line.publish()
-    yield line
+def published(template: Path, tmp_path: Path) -> Iterator[Line]:
+    shutil.copytree(template, tmp_path / "copy", symlinks=True)
+    with Line.at(tmp_path / "copy" / "home", tmp_path / "copy" / "config") as line:
+        yield line
 
 
 def test_every_published_day_has_verdicts_on_every_table(published: Line) -> None:
@@ -87,8 +100,47 @@ def test_rows_at_fault_are_shown_with_what_identifies_masked(published: Line) ->
     published.publish()
     failed = [row for row in published.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
     (sample,) = json.loads(failed[0]["samples"])
-    assert (sample["currency"], sample["revenue"]) == ("pounds", "2.5000")
+    # No clean day had either: they may be anything.
+    assert (sample["currency"], sample["event"]) == ("(6 characters masked)", "(15 characters masked)")
+    assert (sample["revenue"], sample["quantity"]) == ("2.5000", "(number masked)")
     assert "jane" not in failed[0]["samples"] and "phone" not in failed[0]["samples"] and "m3" not in failed[0]["samples"]
+
+
+def test_every_failure_but_that_of_a_sum_can_show_rows_at_fault(published: Line) -> None:
+    def everything(table: str, expectations: Sequence[Expectation], numbers: Numbers) -> dict[str, set[int]]:
+        return {expected.name: set(range(len(numbers[expected.name]))) for expected in expectations}
+
+    published.load([sold(f"n{n}", timestamp=at(n % 3)) for n in range(9)] + ["no event"] * 3)
+    published.rebuild()
+    judged = published.pipeline.gate.judge(published.con, [DAY], NOON, 1, "test", failing=everything)
+    no_rows = {result.expectation for result in judged if result.success == "fail" and result.samples is None}
+    accounting = {name for name in no_rows if name.endswith(("_count_all", "_earn_all", "_earns_all", "_schema", "_volume"))}
+    assert no_rows - accounting == {
+        "batch_is_as_recent_as_usual", "events_begin_when_usual", "events_end_when_usual", "events_miss_no_hour",
+        "events_pieces", "events_revenue", "properties_are_carried_as_before", "sessions_length", "sessions_time_of_day",
+        "users_hold_every_session",
+    }  # fmt: skip
+    shown = {result.expectation for result in judged if result.samples and json.loads(result.samples)}
+    assert {"events_do_not_repeat_a_day"}.isdisjoint(no_rows) and "events_have_no_twins" in shown
+
+
+def test_a_row_that_is_stored_twice_is_shown(published: Line) -> None:
+    stored = published.pipeline.table(MONEY).snapshot().select()
+    published.con.execute(f"create or replace temp table spoilt as select * from ({stored}) union all from ({stored})")
+    replace_all(published.pipeline.table(MONEY), published.con, "select * from spoilt")
+    found = published.pipeline.judge(published.con, published.now, days=[DAY])
+    (doubled,) = [result for result in found if result.expectation == "revenue_daily_key" and result.success == "fail"]
+    assert doubled.samples and [row["tenant_id"] for row in json.loads(doubled.samples)] == ["acme", "acme"]
+
+
+def test_a_category_that_clean_days_have_is_shown(line: Line) -> None:
+    for record in (sold("m1", timestamp=at(day=-1)), sold("m2", currency="pounds")):
+        line.load([record])
+        line.rebuild()
+        line.publish()
+    (failed,) = [row for row in line.dicts(QUALITY_RESULTS) if row["success"] == "fail"]
+    (sample,) = json.loads(failed["samples"])
+    assert (sample["event"], sample["currency"]) == ("Product Ordered", "(6 characters masked)")
 
 
 def test_a_day_that_a_person_declared_holds_nothing_up_any_more(open_line: Opener) -> None:
@@ -109,6 +161,51 @@ def test_a_batch_of_which_a_fifth_is_rejected_holds_the_publish(published: Line)
     published.rebuild()
     with pytest.raises(PublishRefused, match="batch_rejects_few of batches"):
         published.publish()
+
+
+def changed_format(line: Line) -> None:
+    """Two thirds of a file come through, and the publish is refused; then another day comes, and a night passes."""
+    path = write_events(line.home / "deliveries" / "changed.ndjson", [*GOOD, *("no event" for _ in range(10))])
+    line.load(path)
+    line.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few"):
+        line.publish()
+    line.now += timedelta(days=2)
+
+
+GOOD = [sold(f"n{n}", timestamp=at(n)) for n in range(20)]
+MENDED = [sold(f"x{n}", timestamp=at(n)) for n in range(10)]
+
+
+@pytest.mark.parametrize("name", ["changed.ndjson", "mended.ndjson"])
+def test_a_file_that_is_sent_again_whole_holds_nothing_up_any_more(published: Line, name: str) -> None:
+    changed_format(published)
+    published.load(write_events(published.home / "again" / name, [*GOOD, *MENDED]))
+    published.rebuild()
+    assert published.publish().changed
+
+
+def test_another_file_of_the_tenant_does_not_set_right_what_waits_rejected(published: Line) -> None:
+    changed_format(published)
+    published.load([sold(f"other{n}", timestamp=at(n)) for n in range(40)])
+    published.rebuild()
+    with pytest.raises(PublishRefused, match="batch_rejects_few"):
+        published.publish()
+
+
+def test_what_was_replayed_holds_nothing_up_any_more_also_where_it_brought_no_event(published: Line, tmp_path: Path) -> None:
+    wrong = [sold(f"x{n}", timestamp=at(n), tenant_id="initech") for n in range(10)]
+    published.load([*GOOD, *wrong])
+    published.rebuild()
+    with Line.at(published.home, a_config(tmp_path / "fixed", tenants=["acme", "initech"]), at(day=12)) as line:
+        # The same came otherwise meanwhile, so that the replay finds duplicates and no day waits.
+        line.load([{**event, "properties": {"colour": "blue"}} for event in wrong])
+        line.rebuild()
+        with pytest.raises(PublishRefused, match="batch_rejects_few"):
+            line.publish()
+        (report,) = line.pipeline.replay_rejected(line.con, line.now, reason=None, source=None, tenant=None, dry_run=False)
+        assert (report.duplicates, line.pipeline.pending(line.con)) == (10, [])
+        assert line.publish().changed
 
 
 def test_a_column_that_no_source_declares_is_warned_of(published: Line) -> None:
@@ -181,6 +278,26 @@ def test_a_late_event_of_long_ago_does_not_take_todays_history_away(line: Line) 
     line.pipeline.judge(line.con, line.now)
     failed = {row["expectation"] for row in line.dicts(QUALITY_RESULTS) if row["success"] == "fail"}
     assert failed == {"events_volume"}
+
+
+@pytest.mark.parametrize(("every_day", "success"), [(True, "pass"), (False, "fail")])
+def test_a_repeated_day_is_a_fault_only_of_a_tenant_that_does_not_repeat_itself(
+    line: Line, every_day: bool, success: str
+) -> None:
+    """One sends the same each day, as a timer does; of the other, whose minutes differ, a day comes again on the last one."""
+
+    def of(number: int) -> list[dict[str, object]]:
+        drift = 0 if every_day else 60 * min(number, 11)
+        return [sold(f"{number}-{n}", timestamp=at(drift + n, day=number), received_at=at(day=14)) for n in range(60)]
+
+    line.now = at(day=15)
+    line.load([event for number in range(12) for event in of(number)] + of(12))
+    line.rebuild()
+    version, days = line.pipeline.built_version(), [DAY + timedelta(days=n) for n in range(13)]
+    for window in (days[:-1], days[-1:]):
+        found = line.pipeline.gate.judge(line.con, window, line.now, version, "test")
+    told = {r.success for r in found if r.expectation == "events_do_not_repeat_a_day"}
+    assert told == {success}
 
 
 def test_every_published_table_of_data_has_a_list_and_no_name_is_used_twice() -> None:

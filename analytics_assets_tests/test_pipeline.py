@@ -24,7 +24,7 @@ REVENUE = Decimal("9748131.07")
 DERIVED = (SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS)
 ABOUT_THE_VERSION = {
     "published_tables", "freshness_status", "time_to_insight", "slo_definitions", "slo_measurements", "slo_error_budget",
-    "release_gate",
+    "release_gate", "field_taxonomy",
 }  # fmt: skip
 PUBLISHED_NAMES = {
     "events", "rejected_events", "sessions", "page_views", "users", "events_hourly", "events_daily", "revenue_daily",

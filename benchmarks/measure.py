@@ -126,7 +126,7 @@ class Bench:
         return write_config(PROJECT / "analytics_assets" / "config", self.work / "config")
 
     def say(self, text: str) -> None:
-        self.console.print(f"  [dim]{text}[/dim]")
+        self.console.print(f"  [dim]{text}[/dim]", soft_wrap=True)
 
     def files(self, stream: Stream) -> list[Path]:
         self.say(f"data: {stream.batches} hourly batches of {stream.rows:,} rows")

@@ -102,7 +102,7 @@ class Message:
 
     @property
     def tenants(self) -> list[str]:
-        return [alert.tenant_id for alert in self.alerts if alert.tenant_id]
+        return list(dict.fromkeys(alert.tenant_id for alert in self.alerts if alert.tenant_id))
 
     @property
     def title(self) -> str:

@@ -7,7 +7,6 @@ import duckdb
 
 from analytics_assets.alerts.problems import Situation
 from analytics_assets.freshness.watch import Look
-from analytics_assets.quality.results import refusal
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.warehouse.publish import history
@@ -25,19 +24,19 @@ def situation(
     days_waiting: int,
 ) -> Situation:
     """What was found at `now`, as a value."""
-    changes = service.gate(con)
     newest = history(service.home)[-1:]
     held = newest[0] if newest and newest[0]["action"] == "rollback" else None
     return Situation(
         now,
         freshness.statuses,
         levels.budgets,
-        changes[-1] if changes else None,
+        service.standing(con, levels, now),
         service.failures(con, now),
         Counter(tenant for tenant, _ in service.landed(now)),
         files_refused,
         days_waiting,
         (str(held["reason"]), datetime.fromisoformat(held["published_at"])) if held else None,
-        (refusal(refused), min(result.judged_at for result in refused)) if refused else None,
+        refused,
         service.slow_now(con),
+        freshness.unusable,
     )

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from analytics_assets.freshness.judge import Status, moment
+from analytics_assets.freshness.judge import Status, Unusable, moment
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
 
 Rule = Literal[
-    "table_late", "publishing_held", "clock_ahead", "source_silent", "publish_refused", "run_failed", "file_not_taken",
+    "table_late", "publishing_held", "clock_ahead", "source_silent", "delivery_not_usable", "publish_refused", "run_failed",
+    "file_not_taken",
     "slo_ingestion_lag", "slo_freshness", "slo_query_latency", "slo_pipeline_success", "releases_frozen",
 ]  # fmt: skip
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -23,7 +25,10 @@ Severity = Literal["warn", "page"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong. `rule` and `about` (a tenant, a job, ...) tell it from any other."""
+    """Something that is wrong. `rule` and `about` (a tenant, a file, ...) tell it from any other.
+
+    What a person has to mend for itself is a problem of its own: of two only the first would be told while it lasts.
+    """
 
     rule: Rule
     about: str
@@ -40,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Situation:
-    """What one look found. `files` counts a tenant's files that wait; `refused` says why a check holds the publish."""
+    """What one look found. `files` counts a tenant's files that wait; `refused` are the failures that hold the publish."""
 
     now: datetime
     statuses: Sequence[Status] = ()
@@ -51,8 +56,9 @@ class Situation:
     files_refused: Sequence[str] = ()
     days_waiting: int = 0
     held: tuple[str, datetime] | None = None
-    refused: tuple[str, datetime] | None = None
+    refused: Sequence[QualityResult] = ()
     slow: Sequence[str] = ()
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, RunEnd]:
@@ -76,7 +82,7 @@ def cause(found: Situation, tenant: str) -> str:
     if found.held:
         return f"publishing is held since a rollback ({found.held[0]})"
     if found.refused:
-        return f"a check refused the publish: {found.refused[0]}"
+        return f"a check refused the publish: {refusal(found.refused)}"
     if found.days_waiting:
         days = "a day waits" if found.days_waiting == 1 else f"{found.days_waiting:,} days wait"
         if "refresh" in failed:
@@ -127,6 +133,12 @@ def _silent(found: Situation) -> Iterator[Problem]:
         yield Problem("source_silent", tenant, tenant, "warn", status.reason, since, "the source sends nothing")
 
 
+def _unusable(found: Situation) -> Iterator[Problem]:
+    for tenant, came in found.unusable.items():
+        why = "the file was damaged on its way, or its format has changed"
+        yield Problem("delivery_not_usable", tenant, tenant, "warn", came.said, came.since, why)
+
+
 def _of_state(found: Situation, state: str) -> list[tuple[str, Status]]:
     """Of each tenant with a table in that state the first one."""
     tenants: dict[str, Status] = {}
@@ -137,24 +149,28 @@ def _of_state(found: Situation, state: str) -> list[tuple[str, Status]]:
 
 
 def _refused(found: Situation) -> Iterator[Problem]:
-    if found.refused:
-        reason, since = found.refused
-        yield Problem(
-            "publish_refused", "all", None, "page", reason, since, "the data that came in, or a change of a declaration"
-        )
+    failed: dict[str, list[QualityResult]] = {}
+    for result in sorted(found.refused, key=lambda result: result.partition):
+        failed.setdefault(f"{result.table}.{result.expectation}/{result.tenant or 'all'}", []).append(result)
+    for about, results in failed.items():
+        more = len(results) - 1
+        what = f"{results[0]}" + (f"; and on {more} more {'day' if more == 1 else 'days'}" if more else "")
+        since = min(result.judged_at for result in results)
+        why = "the data that came in, or a change of a declaration"
+        yield Problem("publish_refused", about, results[0].tenant, "page", what, since, why)
 
 
 def _failed(found: Situation) -> Iterator[Problem]:
     for run in found.failures:
         what = f"{run.job} failed, and no run mended it since"
-        yield Problem("run_failed", run.job, None, "warn", what, run.ended_at, _why(run))
+        about = f"{run.job}: {run.kind}" if run.kind else run.job
+        yield Problem("run_failed", about, None, "warn", what, run.ended_at, _why(run))
 
 
 def _not_taken(found: Situation) -> Iterator[Problem]:
-    if found.files_refused:
-        more = f"; and {len(found.files_refused) - 1} more" if len(found.files_refused) > 1 else ""
-        what = f"{found.files_refused[0]}{more}"
-        yield Problem("file_not_taken", "all", None, "warn", what, found.now, "the file lies in the wrong folder")
+    for line in found.files_refused:
+        about = line.split(": ")[0]
+        yield Problem("file_not_taken", about, None, "warn", line, found.now, "the file lies in the wrong folder")
 
 
 def _budgets(found: Situation) -> Iterator[Problem]:
@@ -190,7 +206,7 @@ def _frozen(found: Situation) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Situation], Iterator[Problem]], ...] = (
-    _late, _held, _clock, _silent, _refused, _failed, _not_taken, _budgets, _frozen,
+    _late, _held, _clock, _silent, _unusable, _refused, _failed, _not_taken, _budgets, _frozen,
 )  # fmt: skip
 
 

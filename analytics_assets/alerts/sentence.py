@@ -35,6 +35,8 @@ def sentence(status: Status | None, doing: Doing) -> str:
         return f"Your analytics show an earlier version while we correct an error: {has_all}, and newer ones follow."
     if status.state == "unknown":
         return f"We cannot tell when your newest events will be included; {has_all}. We are looking into it."
+    if status.state == "unusable":
+        return f"Something that you sent could not be read and is not included; otherwise {has_all}. We are looking into it."
     if status.state == "silent":
         return f"Your analytics are complete, but nothing was received since {received}: please check that events are sent."
     if status.state == "paused":
@@ -53,7 +55,9 @@ def overall(worst: Mapping[str, Status], doing: Doing) -> str:
     broken = [tenant for tenant, status in sending.items() if status.state in BROKEN]
     if not broken:
         every = "every customer" if len(sending) > 1 else "our customer"
-        return f"The analytics of {every} are up to date."
+        unread = any(status.state == "unusable" for status in sending.values())
+        but = "; something that was received could not be read and is not included" if unread else ""
+        return f"The analytics of {every} are up to date{but}."
     how_many = f"{len(broken)} of {len(sending)} customers" if len(sending) > 1 else "our customer"
     return f"The analytics of {how_many} are delayed. {doing.said}"
 

@@ -18,20 +18,25 @@ def gate(context: click.Context, as_json: bool) -> int:
     """
     if context.invoked_subcommand:
         return DONE
-    stages = pipeline()
+    from analytics_assets.events.intake import utc_now
+
+    stages, now = pipeline(), utc_now()
     with stages.connect() as con:
         changes = stages.levels.gate(con)
+        standing = stages.levels.standing(con, stages.levels.look(con, now), now)
+    if standing is not None and standing not in changes:
+        changes = [*changes, standing]
     if as_json:
-        echo_json({"state": changes[-1].state if changes else "open", "changes": [vars(change) for change in changes]})
+        echo_json({"state": standing.state if standing else "open", "changes": [vars(change) for change in changes]})
         return DONE
-    if not changes:
+    if standing is None:
         say("releases are open; the gate was never frozen")
         return DONE
     show(
         ("state", "since (UTC)", "until (UTC)", "by", "reason"),
         [(change.state, change.since, change.until, change.by, change.reason) for change in changes],
     )
-    say(changes[-1].said)
+    say(standing.said)
     return DONE
 
 

@@ -86,6 +86,28 @@ def release(runs: tuple[str, ...], everything: bool, reason: str, as_json: bool)
 
 
 @queue.command()
+@click.option("--last", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many, the newest first.")
+@json_option
+def started(last: int, as_json: bool) -> int:
+    """What the tiers started, and why: by automation, a sensor or the resident worker.
+
+    What people, backfills and schedules start stands in Dagster's list of runs.
+    """
+    stages = pipeline()
+    with stages.connect() as con:
+        found = stages.watch.actions(con, last)
+    if as_json:
+        echo_json({"started": found})
+        return DONE
+    if not found:
+        say("no tier has started anything yet")
+        return DONE
+    rows = [(one["started_at"], one["tier"], one["action"], one["reason"]) for one in found]
+    show(("started (UTC)", "tier", "what", "why"), rows)
+    return DONE
+
+
+@queue.command()
 @click.option("--days", type=click.IntRange(1, 3650), default=7, show_default=True, help="Runs of so many days back.")
 @json_option
 def waits(days: int, as_json: bool) -> int:

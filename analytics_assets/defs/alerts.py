@@ -56,12 +56,13 @@ def _check(slo: SloName) -> dg.AssetChecksDefinition:
 @dg.asset_check(asset=RELEASE_GATE.name, name=IS_OPEN, description="Promotions and rollouts may go on.")
 def release_gate_is_open(pipeline: PipelineResource) -> dg.AssetCheckResult:
     """What promotions call before they begin is `ServiceLevels.confirm_open`, which this shows."""
+    from analytics_assets.events.intake import utc_now
     from analytics_assets.slo.watch import ReleasesFrozen
 
     stages = pipeline.get()
     try:
         with stages.connect() as con:
-            stages.levels.confirm_open(con)
+            stages.levels.confirm_open(con, utc_now())
     except ReleasesFrozen as reason:
         return dg.AssetCheckResult(passed=False, description=str(reason))
     return dg.AssetCheckResult(passed=True)

@@ -58,7 +58,7 @@ def see(instance: dg.DagsterInstance, now: datetime) -> Seen:
             return Seen(look, (), None, "", False)
         days = tuple(stages.pending(con))
         held = None if days else stages.gate.holds(con, now)
-    asked_for = md5(repr((days, stages.table(EVENTS).open().version())).encode()).hexdigest()
+    asked_for = md5(repr((days, stages.table(EVENTS).open().version(), look.unjudged)).encode()).hexdigest()
     priority = PROMISES.tier(look.due[0].tier).priority
     before = instance.get_runs(dg.RunsFilter(tags={ASKED_FOR_TAG: asked_for}), limit=1)
     going = any(busy(instance, job.name, priority) for job in (refresh, publish))

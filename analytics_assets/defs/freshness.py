@@ -24,6 +24,7 @@ from analytics_assets.defs.publication import PUBLISHED
 from analytics_assets.defs.queues import PRIORITY_TAG, QUEUE_TAG, TIER_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.freshness.judge import BROKEN
+from analytics_assets.freshness.queues import load_queues
 from analytics_assets.freshness.tiers import Tier, TierName, load_promises
 from analytics_assets.settings import Settings
 
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
 _SETTINGS = Settings.from_env()
 # Read at load: a wrong declaration fails it.
 PROMISES = load_promises(_SETTINGS.config / "freshness.yaml", PUBLISHED, _SETTINGS.tenants)
+load_queues(_SETTINGS.config / "queues.yaml")
+_ = _SETTINGS.incidents
 # What the resident worker serves while there is one (`defs/worker`).
 WORKERS_TIER: TierName = "near_real_time"
-_SECONDS_BETWEEN_LOOKS = {"near_real_time": 15, "hourly": 30, "daily": 60}
+_SECONDS_BETWEEN_LOOKS: dict[TierName, int] = {"immediate": 15, "near_real_time": 15, "hourly": 30, "daily": 60}
 _CHECK = "is_kept"
 
 
@@ -75,7 +78,7 @@ PROMISES_KEPT = [
 
 def _check(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=promise_asset(name), name=_CHECK, description="No tenant's table of the tier is late, held or silent."
+        asset=promise_asset(name), name=_CHECK, description="No tenant's table of the tier is late, held, unusable or silent."
     )
     def is_kept(pipeline: PipelineResource) -> dg.AssetCheckResult:
         from analytics_assets.events.intake import utc_now
@@ -95,7 +98,7 @@ def verdict(look: "Look", tier: str) -> tuple[bool, dg.AssetCheckSeverity, dict[
     """Whether a tier's promise is kept, how bad it is if not, and what the UI shows of it."""
     counts = look.counts(tier)
     broken = any(state in BROKEN for state in counts)
-    wrong = [s for s in look.statuses if s.tier == tier and (s.state in BROKEN or s.state == "silent")]
+    wrong = [s for s in look.statuses if s.tier == tier and (s.state in BROKEN or s.state in ("silent", "unusable"))]
     records = [
         dg.TableRecord({"tenant": s.tenant_id, "table": s.table, "state": s.state, "reason": s.reason}) for s in wrong[:100]
     ]
@@ -188,7 +191,7 @@ def _reports(look: "Look", tier: str, now: datetime, memory: dict[str, Any]) -> 
     return events
 
 
-def _sensor(tier: str) -> dg.SensorDefinition:
+def _sensor(tier: TierName) -> dg.SensorDefinition:
     @dg.sensor(
         name=tier,
         jobs=[refresh, publish],

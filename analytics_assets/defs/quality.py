@@ -64,7 +64,7 @@ def quality(
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     from analytics_assets.events.intake import utc_now
-    from analytics_assets.quality.results import refusal
+    from analytics_assets.quality.tables import refusal
 
     progress.stage("judging quality")
     stages = pipeline.get()
@@ -89,10 +89,22 @@ def quality(
 
 
 def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]") -> dg.AssetCheckResult:
-    """Passed: something could be judged and nothing failed. What is unknown alone has not passed, and blocks nothing."""
+    """Passed: something could be judged and nothing failed. What is unknown alone has not passed, and blocks nothing.
+
+    Dagster knows no third answer, so a passed check says of whom nothing is known, or that no row was there to judge.
+    """
     failed = [result for result in found if result.success == "fail"]
     unknown = [result for result in found if result.success == "unknown"]
     passed = not failed and (len(unknown) < len(found) or not found)
+    said: str | None
+    if failed:
+        said = str(failed[0])
+    elif not passed:
+        said = "unknown: too little is known yet"
+    elif not found:
+        said = "nothing was there to judge"
+    else:
+        said = f"passed where it could be judged; unknown: {unknown[0].reason}" if unknown else None
     severe = failed and expected.severity == "block"
     shown = _table("what failed", _failures(failed)) or _table("what is unknown", _reasons(unknown))
     return dg.AssetCheckResult(
@@ -100,7 +112,7 @@ def _result(table: str, expected: Expectation, found: "Sequence[QualityResult]")
         check_name=expected.name,
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-        description=str(failed[0]) if failed else "unknown: too little is known yet" if not passed else None,
+        description=said,
         metadata={
             # Dagster calls every one of these checks non-blocking (see `_check`).
             "a failure": "refuses the publish" if expected.severity == "block" else "is a warning",

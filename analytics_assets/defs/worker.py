@@ -6,6 +6,7 @@ it holds its lock, and do it when it is gone. Its runs are runs of the instance 
 """
 
 import os
+import select
 import signal
 import threading
 import time
@@ -59,20 +60,50 @@ def serve(
             raise UserError("a worker serves this data home already (`analytics dev` starts one); end that one first") from None
         tell = say if parent is None else _nobody
         tell("warming up")
-        stopped = threading.Event()
         # From here on a signal must not break off a library in the middle; steps of runs are broken off by Dagster.
-        for number in _STOPPED_BY:
-            signal.signal(number, lambda *_: stopped.set())
+        stopped = held.enter_context(Stopped())
         worker = Worker(settings, say, explain)
-        worker.warm_up(stopped.is_set)
-        if stopped.is_set():
+        worker.warm_up(stopped)
+        if stopped():
             return False
         tell(f"ready; it loads what is dropped into {home.landing}/<tenant>/ (Ctrl-C ends it)")
-        while worker.runs < runs and not stopped.is_set():
+        while worker.runs < runs and not stopped():
             if not worker.look(worker.now()):
                 stopped.wait(LOOK_SECONDS)
-        return not stopped.is_set()
+        return not stopped()
     return False
+
+
+class Stopped:
+    """Whether a signal to stop has come. It is read from the wake-up descriptor, which is written whoever handles signals:
+
+    Dagster puts handlers of its own in place of ours during a run, and forgets what came between two of its steps.
+    """
+
+    def __enter__(self) -> "Stopped":
+        self._came: set[int] = set()
+        self._read, self._written = os.pipe()
+        for end in (self._read, self._written):
+            os.set_blocking(end, False)
+        self._before = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
+        self._handled = {number: signal.signal(number, lambda *_: None) for number in _STOPPED_BY}
+        return self
+
+    def __call__(self) -> bool:
+        with suppress(BlockingIOError):
+            self._came.update(os.read(self._read, 4096))
+        return not self._came.isdisjoint(_STOPPED_BY)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a signal comes, or so many seconds."""
+        select.select([self._read], [], [], seconds)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handled.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before)
+        os.close(self._read)
+        os.close(self._written)
 
 
 def _nobody(text: str) -> None:

@@ -91,7 +91,11 @@ def _holding(con: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[DataFil
 
 
 def _reject(intake: Intake, con: duckdb.DuckDBPyConnection, batch_id: str, reason: str, now: datetime) -> None:
-    """Commit the records to `rejected_events`, each once, also where a try that was killed left them."""
+    """Commit the records to `rejected_events`, each once, also where a try that was killed left them.
+
+    A record that is there already, rejected before for another reason, is taken over with all its copies: a replay by the new
+    reason brings every event back, and a replay of everything else none.
+    """
     con.execute(
         "create or replace temp table withdrawn_rows as select tenant_id, source, landed_for, "
         f"{literal(SET_ASIDE + reason)} as reason, raw, "
@@ -101,18 +105,17 @@ def _reject(intake: Intake, con: duckdb.DuckDBPyConnection, batch_id: str, reaso
     )
     delta = intake.rejected.open()
     old = intake.rejected.snapshot_of(delta)
-    listed = f"select batch_id from ({intake.batches.snapshot().select()})"
     con.execute(
-        f'create or replace temp table left_behind as select record_digest, "copy" from ({old.select()}) '
-        f'semi join withdrawn_rows using (record_digest, "copy") where batch_id not in ({listed})'
+        f"insert into withdrawn_rows by name select {REJECTED.select_list} from (select old.* replace "
+        f"({literal(SET_ASIDE + reason)} as reason, {literal(batch_id)} as batch_id, "
+        f"timestamp {literal(str(now))} as received_at) from ({old.select()}) old "
+        'semi join withdrawn_rows using (record_digest) anti join withdrawn_rows using (record_digest, "copy"))'
     )
-    if con.execute("select count(*) from left_behind").fetchall()[0][0]:
-        stays, replaced = f'select * from ({old.select()}) anti join left_behind using (record_digest, "copy")', old.files
-    else:
-        stays, replaced = REJECTED.empty_select, ()
-    known = f'select record_digest, "copy" from ({old.select()}) anti join left_behind using (record_digest, "copy")'
-    fresh = f'select {REJECTED.select_list} from withdrawn_rows anti join ({known}) using (record_digest, "copy")'
-    adds = intake.rejected.write(con, f"select {REJECTED.select_list} from ({stays} union all by name {fresh})", "withdrawn")
-    if adds:
-        intake.rejected.commit(delta, adds, replaced, note={"batch_id": batch_id})
-    con.execute("drop table withdrawn_rows; drop table left_behind")
+    stays = f"select * from ({old.select()}) anti join withdrawn_rows using (record_digest)"
+    known = con.execute(f"select count(*) from ({old.select()}) semi join withdrawn_rows using (record_digest)").fetchall()[0][
+        0
+    ]
+    kept = f"{stays} union all by name from withdrawn_rows" if known else "from withdrawn_rows"
+    adds = intake.rejected.write(con, f"select {REJECTED.select_list} from ({kept})", "withdrawn")
+    intake.rejected.commit(delta, adds, old.files if known else (), note={"batch_id": batch_id})
+    con.execute("drop table withdrawn_rows")

@@ -1,7 +1,7 @@
 """Which work is to be started now, and why: a pure function of promises, evidence and now. Starting it is not done here."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from analytics_assets.freshness.judge import Evidence, Receipt, minutes, moment
 from analytics_assets.freshness.tiers import Promises, TierName
@@ -19,6 +19,8 @@ class Due:
 def due(promises: Promises, evidence: Evidence, now: datetime, overdue_by: timedelta = timedelta(0)) -> list[Due]:
     """The tiers whose work starts now, or was to start `overdue_by` ago; strictest first, none while publishing is held.
 
+    A day that is over and was not judged since is the work of the loosest tier.
+
     Only loaded events count: what lies in a landing folder is loaded first. A receipt from the future, of a clock that went
     back, starts at once: nobody knows how long it has waited.
     """
@@ -34,6 +36,16 @@ def due(promises: Promises, evidence: Evidence, now: datetime, overdue_by: timed
             late = "late data " if first.late else ""
             reason = f"{first.tenant}{others}: {late}received {moment(first.since)}, waits {waits}; {name} {tier.said}"
             found.append(Due(name, first.since, reason))
+    loosest = promises.served[-1]
+    if evidence.unjudged and not evidence.held and all(one.tier != loosest for one in found):
+        # What asks about whole days could not be asked before, and perhaps nothing comes any more that would.
+        over = datetime.combine(min(evidence.unjudged) + timedelta(days=1), time.min)
+        if promises.tier(loosest).starts(over, now - overdue_by):
+            days = (
+                "1 day is over and was" if len(evidence.unjudged) == 1 else f"{len(evidence.unjudged)} days are over and were"
+            )
+            reason = f"{days} not judged as a whole yet (first {min(evidence.unjudged)})"
+            found.append(Due(loosest, over, reason))
     return found
 
 
@@ -59,7 +71,7 @@ def _starting(
         return []
     oldest: dict[tuple[str, bool], Receipt] = {}
     for receipt in evidence.waiting:
-        if receipt.loaded and not promises.tenant(receipt.tenant).paused:
+        if receipt.loaded and not promises.tenant(receipt.tenant).paused(now):
             key = receipt.tenant, receipt.late
             oldest[key] = min(oldest.get(key, receipt), receipt, key=lambda one: one.since)
     found = []

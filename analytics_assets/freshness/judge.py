@@ -6,12 +6,12 @@ older than it waits, and a tenant that sends nothing has nothing that could be l
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal, get_args
 
 from analytics_assets.freshness.tiers import Promises, TenantFreshness, TierName
 
-State = Literal["late", "held", "unknown", "silent", "paused", "fresh", "quiet", "empty"]
+State = Literal["late", "held", "unknown", "unusable", "silent", "paused", "fresh", "quiet", "empty"]
 # What a person should see first.
 WORST_FIRST: tuple[State, ...] = get_args(State)
 # In these the promise is broken, or nobody can say that it is kept.
@@ -35,11 +35,32 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is."""
+    """What was received and not yet published; when each tenant's newest events came; why publishing is held, if it is.
+
+    `unusable`: what was received of a tenant and brought nothing to readers, the oldest first. `unjudged`: days that are over
+    and were judged before that, or not at all.
+    """
 
     waiting: tuple[Receipt, ...] = ()
     newest: Mapping[str, datetime] = field(default_factory=dict)
     held: str | None = None
+    unusable: Mapping[str, "Unusable"] = field(default_factory=dict)
+    unjudged: tuple[date, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Deliveries of a tenant of which no record could be used: since when, how many, and the oldest one's file and reason."""
+
+    since: datetime
+    count: int
+    file: str
+    reason: str
+
+    @property
+    def said(self) -> str:
+        many = "a delivery" if self.count == 1 else f"{self.count:,} deliveries, the first"
+        return f"{many} received {moment(self.since)} could not be used: {self.file}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +86,8 @@ def judge(promises: Promises, tenants: Iterable[str], evidence: Evidence, now: d
     found = []
     for tenant in tenants:
         newest = evidence.newest.get(tenant)
-        mine = _Tenant(promises.tenant(tenant), waiting.get(tenant, []), newest, evidence.held, now, promises.longest)
+        mine = _Tenant(promises.tenant(tenant), waiting.get(tenant, []), newest, evidence.held, now, promises.longest,
+                       evidence.unusable.get(tenant))  # fmt: skip
         judged: dict[TierName, tuple[State, str]] = {}
         for table in promises.tables:
             name = promises.tier_of(tenant, table)
@@ -88,6 +110,7 @@ class _Tenant:
     held: str | None
     now: datetime
     longest: timedelta
+    unusable: Unusable | None = None
 
     @property
     def newest(self) -> datetime | None:
@@ -106,8 +129,13 @@ class _Tenant:
 
     def state(self, promise: timedelta) -> tuple[State, str]:
         """The state under a promise, and why, in a sentence."""
-        if self.own.paused:
-            return "paused", f"paused: {self.own.paused}"
+        if why := self.own.paused(self.now):
+            return "paused", f"paused: {why}"
+        state, reason = self._of_events(promise)
+        # That events which came are late is worse news; that none came is none at all.
+        return ("unusable", self.unusable.said) if self.unusable and state not in BROKEN else (state, reason)
+
+    def _of_events(self, promise: timedelta) -> tuple[State, str]:
         if self.newest is None:
             return "empty", "no event was ever received"
         return self._of_waiting(promise) if self.waiting else self._of_published(self.newest, promise)

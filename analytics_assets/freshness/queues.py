@@ -84,8 +84,8 @@ class QueueRules(Declared):
 
 
 def load_queues(path: Path) -> QueueRules:
-    """Read the declarations; a folder without the file has no window. Raises ConfigError."""
-    rules: QueueRules = QueueRules.load(path) if path.exists() else QueueRules()
+    """Read the declarations. Raises ConfigError, also without the file: heavy work would start at noon."""
+    rules: QueueRules = QueueRules.load(path)
     return rules
 
 

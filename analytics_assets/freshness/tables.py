@@ -13,7 +13,11 @@ FRESHNESS_STATUS = TableSpec(
         Column("age_minutes", "DOUBLE", "Minutes that the tenant's oldest unpublished receipt has waited; 0 if none waits."),
         Column("data_through", "TIMESTAMP", "All events received before then are in the published version (UTC)."),
         Column("received_through", "TIMESTAMP", "When the tenant's newest events were received (UTC)."),
-        Column("state", "VARCHAR", "fresh, late, quiet (nothing came), silent (for too long), held, paused, empty, unknown."),
+        Column(
+            "state",
+            "VARCHAR",
+            "fresh, late, quiet (nothing came), silent (too long), unusable (what came), held, paused, empty, unknown.",
+        ),
         Column("reason", "VARCHAR", "Why, in a sentence."),
     ),
     time_column=None,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
@@ -99,7 +99,32 @@ class Tiers(Declared):
             one, other = getattr(self, stricter), getattr(self, looser)
             if one.promise_minutes >= other.promise_minutes or one.priority <= other.priority:
                 raise ValueError(f"{stricter} must promise fewer minutes than {looser}, and have more priority")
+        queues = [tier.queue for tier in (self.immediate, self.near_real_time, self.hourly, self.daily) if tier.queue]
+        if twice := next((queue for queue in queues if queues.count(queue) > 1), None):
+            raise ValueError(f"two tiers have the queue '{twice}', where one would wait for the other; give each its own")
         return self
+
+
+class Pause(Declared):
+    """A time in which nothing is started and judged for a tenant. One that is over stays declared: it is excused."""
+
+    first: datetime = Field(description="Begin (UTC).")
+    last: datetime | None = Field(None, description="End (UTC); left out while nobody knows it.")
+    reason: str = Field(min_length=3, description="Why, for those who come later.")
+
+    @field_validator("first", "last")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value and value.tzinfo else value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Pause":
+        if self.last is not None and self.last <= self.first:
+            raise ValueError(f"it ends at {self.last}, before it begins; swap first and last")
+        return self
+
+    def covers(self, now: datetime) -> bool:
+        return self.first <= now and (self.last is None or now < self.last)
 
 
 class TenantFreshness(Declared):
@@ -109,7 +134,7 @@ class TenantFreshness(Declared):
     tables: dict[str, TierName] = Field({}, description="Tier of single tables, which counts before `tier`.")
     expect_events_every_hours: float | None = Field(None, gt=0, le=24 * 366, description="Longer silence is news.")
     closed: frozenset[Weekday] = Field(frozenset(), description="Weekdays (UTC) that do not count as silence.")
-    paused: str | None = Field(None, min_length=1, description="Why nothing is started and judged for it now.")
+    pauses: tuple[Pause, ...] = Field((), description="When nothing is started and judged for it.")
 
     @model_validator(mode="after")
     def _closed_means_something(self) -> "TenantFreshness":
@@ -118,6 +143,10 @@ class TenantFreshness(Declared):
         if len(self.closed) == len(get_args(Weekday)):
             raise ValueError("closed names every weekday; leave out expect_events_every_hours instead")
         return self
+
+    def paused(self, now: datetime) -> str | None:
+        """Why nothing is started and judged for it at `now`; None if it is not paused."""
+        return next((pause.reason for pause in self.pauses if pause.covers(now)), None)
 
 
 _NOTHING_OF_ITS_OWN = TenantFreshness()

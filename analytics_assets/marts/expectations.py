@@ -73,6 +73,8 @@ _LISTS: dict[str, tuple[Expectation, ...]] = {
                 from (select *, lag(people) over (partition by tenant_id, date, funnel order by step) as before
                       from judged_funnel_daily) group by all
             """,
+            wrong="(funnel, step) in (select (funnel, step) from (select funnel, step, "
+                  "people > lag(people) over (partition by funnel order by step) as grows from judged) where grows)",
         ),
     ),
     "cohort_retention_weekly": (

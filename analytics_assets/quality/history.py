@@ -1,7 +1,8 @@
 """What is usual: bounds learned from clean days before the window that is judged, never from the window itself.
 
-A day of a tenant is clean when none of its blocking expectations failed and no incident is declared for it. An expectation
-also does not learn from a day that it failed itself.
+A day of a tenant is clean when none of its blocking expectations failed and no incident is declared for it; what was unknown
+of it does not matter, or nothing could ever begin to be learned. An expectation also does not learn from a day that it failed
+itself.
 """
 
 import math
@@ -11,6 +12,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from statistics import median
 
+from analytics_assets.quality.measure import Cell
 from analytics_assets.settings import Incident
 from analytics_assets.warehouse.expectation import Usual
 
@@ -23,6 +25,9 @@ _NORMAL = 1.4826
 
 Past = tuple[str, str | None, date, str, str, str, float | None]
 """(table, tenant, day, expectation, severity, success, observed) of an earlier verdict."""
+
+# Judged by the day of receipt, which may be another than that of the events.
+DELIVERIES = frozenset({"batches", "rejected_events"})
 
 
 @dataclass(frozen=True)
@@ -47,24 +52,33 @@ class Bounds:
 
 
 class History:
-    """Verdicts before the judged window, arranged for learning."""
+    """Verdicts before the judged window, arranged for learning.
 
-    def __init__(self, past: Iterable[Past], incidents: Sequence[Incident] = ()) -> None:
+    `brought` gives the tenants and days of the events that came to a tenant (or source) on a day of receipt.
+    """
+
+    def __init__(
+        self, past: Iterable[Past], incidents: Sequence[Incident] = (), brought: Mapping[Cell, Iterable[Cell]] | None = None
+    ) -> None:
         rows = [row for row in past]
         excused = {id(row) for row in rows if _declared(row, incidents, "normal")}
-        self._broken = {
-            (row[1], row[2]) for row in rows if row[4] == "block" and row[5] == "fail" and id(row) not in excused
-        } | {(row[1], row[2]) for row in rows if _declared(row, incidents, "incident")}
+        broken = [row for row in rows if row[4] == "block" and row[5] == "fail" and id(row) not in excused]
+        broken += [row for row in rows if _declared(row, incidents, "incident")]
+        self._broken_receipts = {(row[1], row[2]) for row in broken if row[0] in DELIVERIES}
+        self._broken = {(row[1], row[2]) for row in broken if row[0] not in DELIVERIES}
+        for tenant, day in self._broken_receipts:
+            self._broken.update((brought or {}).get((tenant or "", day), ()))
         self._values: dict[tuple[str, str], dict[str | None, dict[date, float]]] = {}
         for row in rows:
             table, tenant, day, expectation, _, success, observed = row
             learned = success != "fail" or id(row) in excused
-            if observed is not None and learned and (tenant, day) not in self._broken:
+            broken_days = self._broken_receipts if table in DELIVERIES else self._broken
+            if observed is not None and learned and (tenant, day) not in broken_days:
                 self._values.setdefault((table, expectation), {}).setdefault(tenant, {})[day] = observed
 
     @cached_property
     def clean(self) -> list[tuple[str, date]]:
-        """(tenant, day) of events that passed."""
+        """(tenant, day) of events of which nothing failed."""
         found = self._values.get(("events", "events_volume"), {})
         return [(tenant, day) for tenant, days in found.items() if tenant is not None for day in days]
 

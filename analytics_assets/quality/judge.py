@@ -29,12 +29,16 @@ Failing = Callable[[str, Sequence[Expectation], Numbers], Mapping[str, set[int]]
 
 @dataclass(frozen=True)
 class Occasion:
-    """When and on what is judged: the days of the window, the clock, the version of events, the run."""
+    """When and on what is judged: the days of the window, the clock, the version of events, the run.
+
+    `received` are days of receipt that get a verdict on deliveries even where nothing of them is left.
+    """
 
     days: tuple[date, ...]
     now: datetime
     version: int
     run: str
+    received: tuple[date, ...] = ()
 
 
 def judge(
@@ -128,7 +132,7 @@ def _days(suite: Suite, rows: Sequence[Cell], occasion: Occasion) -> Iterable[da
     """The days that get a verdict even where no tenant has a row."""
     if suite.day is None:
         return [max(occasion.days)]
-    judged = set() if suite.day == "received_at::date" else set(occasion.days)
+    judged = set(occasion.received if suite.day == "received_at::date" else occasion.days)
     return sorted({day for _, day in rows} | judged)
 
 

@@ -4,13 +4,15 @@ Judging millions of rows one by one costs Great Expectations and memory much; ju
 loses nothing, since every expectation is a number for each tenant and day.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import duckdb
 
-from analytics_assets.quality.masks import masked_json
+from analytics_assets.quality.masks import CATEGORIES, masked_json
 from analytics_assets.warehouse.expectation import Expectation, Suite, schema_of
 from analytics_assets.warehouse.spec import identifier, literal
 
@@ -86,11 +88,25 @@ def samples(con: duckdb.DuckDBPyConnection, table: Judged, expected: Expectation
         return None
     tenant, day = cell
     rows = con.execute(
-        f"select * from judged_{table.name} where {table.suite.tenant} = {literal(tenant)} and date = date '{day}' "
-        f"and ({expected.wrong}) limit {_SAMPLES}"
+        f"with judged as (select * from judged_{table.name} where {table.suite.tenant} = {literal(tenant)} "
+        f"and date = date '{day}') select * from judged where {expected.wrong} limit {_SAMPLES}"
     )
     names = [column[0] for column in rows.description]
-    return masked_json([dict(zip(names, row, strict=True)) for row in rows.fetchall()])
+    found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+    asked = " ".join(filter(None, (expected.wrong, expected.measure, expected.query)))
+    about = {name for name in names if re.search(rf"\b{name}\b", asked)}
+    return masked_json(found, {name: _known(con, table, name, found, tenant) for name in CATEGORIES}, about)
+
+
+def _known(
+    con: duckdb.DuckDBPyConnection, table: Judged, column: str, rows: Sequence[Mapping[str, Any]], tenant: str
+) -> set[str]:
+    """Which of the values that rows have in a column the tenant's clean days have too."""
+    values = sorted({row[column] for row in rows if row.get(column) is not None})
+    if not values or not (table.suite.day and table.suite.tenant == "tenant_id"):
+        return set()
+    query = f"select distinct {column} from clean_{table.name} where tenant_id = ? and {column} in (select unnest(?))"
+    return {value for (value,) in con.execute(query, [tenant, values]).fetchall()}
 
 
 def drop(con: duckdb.DuckDBPyConnection, tables: Iterable[Judged]) -> None:

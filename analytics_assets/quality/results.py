@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import duckdb
 
-from analytics_assets.quality.history import LOOKBACK, Past
+from analytics_assets.quality.history import DELIVERIES, LOOKBACK, Past
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult
 from analytics_assets.settings import Incident
 from analytics_assets.warehouse.spec import identifier, literal
@@ -43,7 +43,7 @@ def past(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, before: date, today
     Those on tables are of days `before` the window; those on deliveries are of days of receipt, before `today`.
     """
     low, high = day_bounds([min(before, today) - LOOKBACK, max(before, today)])
-    received, table = ("'batches', 'rejected_events'", '"table"')
+    received, table = ", ".join(map(literal, sorted(DELIVERIES))), '"table"'
     stored = snapshot.select(snapshot.between(low, high))
     return con.execute(
         'select "table", tenant, "partition", expectation, severity, success, observed from '
@@ -94,11 +94,11 @@ def refusals(
     return [result for result in failed if not any(incident.covers(result.tenant, result.partition) for incident in incidents)]
 
 
-def refusal(failed: Sequence[QualityResult], shown: int = 3) -> str:
-    """One line that says what holds the publish, and how to go on."""
-    first = "; ".join(str(result) for result in sorted(failed, key=lambda result: (result.partition, result.table))[:shown])
-    more = f"; and {len(failed) - shown} more" if len(failed) > shown else ""
-    return (
-        f"{len(failed)} blocking {'expectation' if len(failed) == 1 else 'expectations'} failed: {first}{more}; the published "
-        "version stays as it is (see quality_results; days that are right can be declared in incidents.yaml)"
-    )
+def standing(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, tables: Sequence[str]) -> list[date]:
+    """Days of these tables on which a blocking expectation failed and was not found right since."""
+    listed = ", ".join(map(literal, tables))
+    found = con.execute(
+        f"""select distinct "partition" from ({snapshot.select()})
+        where success = 'fail' and severity = 'block' and "table" in ({listed}) order by 1"""
+    ).fetchall()
+    return [day for (day,) in found]

@@ -1,5 +1,6 @@
 """The verdicts as a table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -53,3 +54,13 @@ class QualityResult:
         whose = f"{self.tenant or 'all tenants'}, {self.partition}"
         seen = "nothing" if self.observed is None else f"{self.observed:,.4g}"
         return f"{self.expectation} of {self.table} ({whose}): {seen} instead of {self.expected}"
+
+
+def refusal(failed: Sequence[QualityResult], shown: int = 3) -> str:
+    """One line that says what holds the publish, and how to go on."""
+    first = "; ".join(str(result) for result in sorted(failed, key=lambda result: (result.partition, result.table))[:shown])
+    more = f"; and {len(failed) - shown} more" if len(failed) > shown else ""
+    return (
+        f"{len(failed)} blocking {'expectation' if len(failed) == 1 else 'expectations'} failed: {first}{more}; the published "
+        "version stays as it is (see quality_results; days that are right can be declared in incidents.yaml)"
+    )

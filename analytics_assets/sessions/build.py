@@ -329,6 +329,20 @@ def stitched(relation: str, identities: str, columns: Sequence[str]) -> str:
     """
 
 
+def seen_by_marts(
+    events: str, event_columns: Sequence[str], sessions: str, session_columns: Sequence[str], identities: str
+) -> dict[str, str]:
+    """The relations that the marts read, by name: events and sessions with their people told, and who a device is.
+
+    All are SELECTs; `identities` resolved.
+    """
+    return {
+        "identities": f"select tenant_id, id as anonymous_id, as_device as user_id from ({identities})",
+        "events": stitched(events, identities, event_columns),
+        "sessions": stitched(sessions, identities, session_columns),
+    }
+
+
 def users(sessions: str) -> str:
     """A SELECT of `users` over stitched sessions."""
     return f"""

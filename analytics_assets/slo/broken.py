@@ -4,6 +4,7 @@ Nothing here counts looks or runs of a daemon. A delivery bears the time at whic
 publication the time from which readers had it: what lies between is there to be read also when nobody was there.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ _MENDED_BY_A_PUBLISH = frozenset({"publish", "refresh"})
 
 @dataclass(frozen=True)
 class Delivery:
-    """New events of a tenant: here since `since`, held by version `version` of events (None: not loaded yet)."""
+    """New events of a tenant: here since `since`, held by version `version` of events (None: not loaded yet).
+
+    `late`: all of them are about days far behind what the tenant had sent before, which only the loosest tier requires.
+    """
 
     tenant: str
     since: datetime
     version: int | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class RunEnd:
     ended_at: datetime
     failed: bool
     reason: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The reason without what differs from run to run: ids, times, counts."""
+        return " ".join("#" if re.search(r"\d", word) else word for word in self.reason.split())[:120]
 
 
 class Shown:
@@ -89,10 +99,12 @@ def lagging(arrivals: Iterable[Arrival], within: timedelta, now: datetime) -> li
     return union((arrival.since + within, arrival.loaded_at or now) for arrival in arrivals)
 
 
-def late(deliveries: Iterable[Delivery], shown: Shown, promise: timedelta, now: datetime) -> list[Span]:
-    """When readers lacked a delivery longer than was promised."""
+def late(
+    deliveries: Iterable[Delivery], shown: Shown, promise: timedelta, now: datetime, of_late_data: timedelta = timedelta(0)
+) -> list[Span]:
+    """When readers lacked a delivery longer than was promised; `of_late_data` is the promise of late ones, if it is longer."""
     return union(
-        (max(begin, delivery.since + promise), end)
+        (max(begin, delivery.since + (max(promise, of_late_data) if delivery.late else promise)), end)
         for delivery in deliveries
         for begin, end in shown.unseen(delivery.since, delivery.version, now)
     )
@@ -111,16 +123,16 @@ def slow(probes: Iterable[Probe], within_seconds: float, now: datetime) -> list[
 
 
 def turns(runs: Iterable[RunEnd]) -> list[RunEnd]:
-    """The ends that change anything, oldest first: a job begins to fail, or is mended. All others say nothing new."""
-    failed: set[str] = set()
+    """The ends that change anything, oldest first: a job begins to fail, or for another reason, or is mended."""
+    failed: dict[str, set[str]] = {}
     found = []
     for run in sorted(runs, key=lambda run: run.ended_at):
         mended = {job for job in failed if run.job in _MENDED_BY.get(job, {job})}
-        if run.failed and run.job not in failed:
-            failed.add(run.job)
+        if run.failed and (run.job not in failed or (run.kind and run.kind not in failed[run.job])):
+            failed.setdefault(run.job, set()).add(run.kind)
             found.append(run)
         elif not run.failed and mended:
-            failed -= mended
+            failed = {job: kinds for job, kinds in failed.items() if job not in mended}
             found.append(run)
     return found
 

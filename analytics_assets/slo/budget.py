@@ -159,7 +159,7 @@ def measure(
     objectives: Objectives, promises: Promises, tenants: Iterable[str], evidence: Evidence, now: datetime
 ) -> list[Measured]:
     """What was measured of every SLO up to `now`: a tenant that never sent anything, or is paused, has none of its own."""
-    measured = [tenant for tenant in tenants if tenant in evidence.first and not promises.tenant(tenant).paused]
+    measured = [tenant for tenant in tenants if tenant in evidence.first and not promises.tenant(tenant).paused(now)]
     shown = Shown([(moment, version) for moment, _, version in evidence.publications])
     new = publishes([(moment, version) for moment, version, _ in evidence.publications])
     runs = [run for run in evidence.runs if run.job not in _BESIDE]
@@ -168,10 +168,15 @@ def measure(
     arrivals = _by_tenant(evidence.arrivals)
     found = []
 
-    def add(slo: SloName, tier: str, tenant: str | None, first: datetime, bad: Iterable[Span]) -> None:
+    def add(
+        slo: SloName, tier: str, tenant: str | None, first: datetime, bad: Iterable[Span], within: timedelta = timedelta(0)
+    ) -> None:
         window = objectives.slo(slo).window
         begin = min(max(first, now - window), now)
         holes = [(hole.first, hole.last) for hole in objectives.excused if hole.covers(slo, tenant)]
+        # What came during a pause has its time from the end of the pause on.
+        pauses = promises.tenant(tenant).pauses if tenant else ()
+        holes += [(pause.first, pause.last + within) for pause in pauses if pause.last is not None]
         counted = Timeline((max(one, begin), min(end, now)) for one, end in without(bad, holes))
         found.append(Measured(slo, tier, tenant, objectives.objective(slo, tier), window, begin, now, counted))
 
@@ -179,9 +184,10 @@ def measure(
         tier = objectives.tenant_tiers.of(tenant)
         first = evidence.first[tenant]
         within = timedelta(minutes=objectives.objective("ingestion_lag", tier).limit)
-        add("ingestion_lag", tier, tenant, first, lagging(arrivals.get(tenant, ()), within, now))
+        add("ingestion_lag", tier, tenant, first, lagging(arrivals.get(tenant, ()), within, now), within)
         promise = min(promises.tier(promises.tier_of(tenant, table)).promise for table in promises.tables)
-        add("freshness", tier, tenant, first, late(deliveries.get(tenant, ()), shown, promise, now))
+        unseen = late(deliveries.get(tenant, ()), shown, promise, now, promises.longest)
+        add("freshness", tier, tenant, first, unseen, promise)
     first_of_all = min(evidence.first.values(), default=None)
     for tier in objectives.tiers_of(tenants) if first_of_all else ():
         within_seconds = objectives.objective("query_latency", tier).limit

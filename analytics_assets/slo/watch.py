@@ -94,13 +94,18 @@ class ServiceLevels:
         batches = Table(self.home.warehouse, BATCHES).snapshot().select()
         con.execute(
             "create or replace temp table receipts as with parts as ("
-            "select coalesce(least(landed_at, received_at), received_at) as since, events_version, "
+            "select coalesce(least(landed_at, received_at), received_at) as since, events_version, list_max(days) as day, "
             "unnest(coalesce(json_keys(events_by_tenant), case when tenant is not null then [tenant] end, "
-            f"$tenants::varchar[])) as name from ({batches}) where events > 0) select name, since, events_version from parts",
-            {"tenants": list(self.tenants)},
+            f"$tenants::varchar[])) as name from ({batches}) where events > 0) select name, since, events_version, "
+            # Late as `freshness` judges it: what has the loosest promise there must not spend the strictest one here.
+            "coalesce(day + $late_after::int < max(day) over (partition by name order by events_version "
+            "rows between unbounded preceding and 1 preceding), false) as late from parts",
+            {"tenants": list(self.tenants), "late_after": self.promises.late_after_days},
         )
         first = dict(con.execute("select name, min(since) from receipts group by name").fetchall())
-        unseen = con.execute("select name, since, events_version from receipts where events_version > ?", [always]).fetchall()
+        unseen = con.execute(
+            "select name, since, events_version, late from receipts where events_version > ?", [always]
+        ).fetchall()
         loaded = con.execute(
             "select tenant, landed_at, received_at + to_microseconds((seconds * 1e6)::bigint) "
             f"from ({batches}) where landed_at is not null and tenant is not null and received_at >= ?",
@@ -151,11 +156,10 @@ class ServiceLevels:
         return {job: found[-1] for job, found in spans.items() if found[-1][1] > now}
 
     def failures(self, con: duckdb.DuckDBPyConnection, now: datetime) -> list[RunEnd]:
-        """The runs that failed and hold up work now, a job at most once."""
+        """The runs that failed and hold up work now, oldest first: of each job one for each reason."""
         runs = self._runs(con)
         going = self._failing(runs, now)
-        newest = {run.job: run for run in runs if run.failed}
-        return [newest[job] for job in going]
+        return [run for run in runs if run.failed and run.job in going and run.ended_at >= going[run.job][0]]
 
     # Probes
 
@@ -222,6 +226,8 @@ class ServiceLevels:
 
     def turn_gate(self, con: duckdb.DuckDBPyConnection, state: str, reason: str, by: str, now: datetime) -> GateChange:
         """Freeze or open the release gate by hand. Raises UserError if it stands so already."""
+        # What the budgets ask for comes first: a freeze that nobody noted yet must be there to be released.
+        self.settle_gate(con, self.look(con, now), now)
         with self.home.lock(WATCH_LOCK):
             changes = self.gate(con)
             present = changes[-1].state if changes else "open"
@@ -251,8 +257,13 @@ class ServiceLevels:
         write(con, self.home, RELEASE_GATE, [astuple(row) for row in (*closed, change)])
         return change
 
-    def confirm_open(self, con: duckdb.DuckDBPyConnection) -> None:
-        """What every promotion and rollout calls before it begins. Raises ReleasesFrozen with the reason."""
+    def standing(self, con: duckdb.DuckDBPyConnection, levels: Levels, now: datetime) -> GateChange | None:
+        """The change that stands at `now`, also where it is not noted yet: nobody notes while the daemon is down."""
         changes = self.gate(con)
-        if changes and changes[-1].state == "frozen":
-            raise ReleasesFrozen(changes[-1].said)
+        return settled(changes, self._frozen_by(levels, changes, now), now) or (changes[-1] if changes else None)
+
+    def confirm_open(self, con: duckdb.DuckDBPyConnection, now: datetime) -> None:
+        """What every promotion and rollout calls before it begins. Raises ReleasesFrozen with the reason."""
+        change = self.standing(con, self.look(con, now), now)
+        if change and change.state == "frozen":
+            raise ReleasesFrozen(change.said)

@@ -18,7 +18,7 @@ class Expectation:
     `measure` is an SQL aggregate over the judged rows of the table. `query` instead is a SELECT of (tenant_id, date, value)
     over `judged_<table>`, the days that are judged, and `clean_<table>`, the days before them that passed; a tenant and day
     that it does not name is unknown. A failed `block` refuses the publish. `wrong` is the condition of a row at fault, for
-    samples.
+    samples; `judged` in it are the rows of the tenant and day. Sums have no row that is at fault.
     """
 
     name: str
@@ -68,7 +68,8 @@ def no_row(name: str, says: str, wrong: str, severity: Severity = "block") -> Ex
 def one_row_per(name: str, says: str, *columns: str) -> Expectation:
     """No two rows share these columns; a missing value equals a missing value."""
     key = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
-    return Expectation(name, says, f"count(*) - count(distinct {key})")
+    wrong = f"{key} in (select {key} from judged group by all having count(*) > 1)"
+    return Expectation(name, says, f"count(*) - count(distinct {key})", wrong=wrong)
 
 
 def agrees(name: str, says: str, table: str, ours: str, other: str, theirs: str) -> Expectation:
@@ -95,6 +96,7 @@ def found_in(name: str, says: str, table: str, columns: str, other: str, where: 
                   from judged_{table} where {where})
             group by all
         """,
+        wrong=f"{where} and ({columns}) not in (select ({columns}) from whole_{other})",
     )
 
 

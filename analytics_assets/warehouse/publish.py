@@ -82,14 +82,16 @@ class Published:
 
 @dataclass(frozen=True)
 class Fact:
-    """A table about the version itself, with its rows: copied into the file, and no reason for a new version.
+    """A table about the version itself, with its rows: copied into the file.
 
-    `last` gives more rows when the version is built and checked: it is called just before readers get it.
+    `last` gives more rows when the version is built and checked: it is called just before readers get it. It is a reason for a
+    new version only if it has a `version` of its own, which changes with its rows.
     """
 
     spec: TableSpec
     rows: Sequence[tuple[Any, ...]]
     last: Callable[[], Sequence[tuple[Any, ...]]] | None = None
+    version: int | None = None
 
 
 Check = tuple[str, str]
@@ -203,6 +205,7 @@ def publish(
             raise PublishRefused(f"publishing is held since a rollback ({reason}); run `analytics publish` to release it")
         wanted = {table.spec.name: table.snapshot.version for table in tables}
         wanted |= {part.spec.name: part.version for table in tables for part in table.parts}
+        wanted |= {fact.spec.name: fact.version for fact in facts if fact.version is not None}
         present, quiet = _present(home), {table.spec.name for table in tables if not table.is_reason}
         same = present is not None and _without(quiet, present.table_versions) == _without(quiet, wanted)
         if present and same and reason is None and _at_home(home, present.path):

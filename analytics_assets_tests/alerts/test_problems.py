@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from analytics_assets.alerts.problems import RULES, Problem, Situation, cause, problems, said
-from analytics_assets.freshness.judge import State, Status
+from analytics_assets.freshness.judge import State, Status, Unusable
+from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
-from analytics_assets_tests.builders import NOON, at
+from analytics_assets_tests.builders import DAY, NOON, at
 
 
 def a_status(state: State = "fresh", tenant: str = "acme", **changes: Any) -> Status:
@@ -27,6 +28,14 @@ def a_budget(slo: Any = "freshness", state: Any = "warn", tenant: str | None = "
 
 def failed(job: str, reason: str = "no space left") -> RunEnd:
     return RunEnd("0123456789", job, at(-20), True, reason)
+
+
+def a_failure(**changes: Any) -> QualityResult:
+    """A blocking expectation that failed."""
+    failure = QualityResult(
+        "events", "acme", DAY, "nulls", "block", "fail", 0.5, "at most 0", "has no nulls", None, 1, "r1", at(-10)
+    )
+    return replace(failure, **changes)
 
 
 def found(**changes: Any) -> list[Problem]:
@@ -57,22 +66,27 @@ def test_a_healthy_home_has_no_problem() -> None:
             "clock_ahead: acme: in words (since 2026-03-10 10:55 UTC); probably: a clock of this machine was set back",
         ),
         (
+            {"unusable": {"acme": Unusable(at(-30), 1, "a.csv", "no header")}}, "delivery_not_usable", "warn",
+            "delivery_not_usable: acme: a delivery received 2026-03-10 11:30 UTC could not be used: a.csv: no header (since "
+            "2026-03-10 11:30 UTC); probably: the file was damaged on its way, or its format has changed",
+        ),
+        (
             {"statuses": [a_status("silent")]}, "source_silent", "warn",
             "source_silent: acme: in words (since 2026-03-10 10:55 UTC); probably: the source sends nothing",
         ),
         (
-            {"refused": ("1 blocking expectation failed", at(-10))}, "publish_refused", "page",
-            "publish_refused: 1 blocking expectation failed (since 2026-03-10 11:50 UTC); probably: the data that came in, "
-            "or a change of a declaration",
+            {"refused": [a_failure(), a_failure(partition=at(day=1).date())]}, "publish_refused", "page",
+            "publish_refused: acme: nulls of events (acme, 2026-03-10): 0.5 instead of at most 0; and on 1 more day (since "
+            "2026-03-10 11:50 UTC); probably: the data that came in, or a change of a declaration",
         ),
         (
             {"failures": [failed("refresh")]}, "run_failed", "warn",
             "run_failed: refresh failed, and no run mended it since (since 2026-03-10 11:40 UTC); probably: no space left",
         ),
         (
-            {"files_refused": ["landing/x/a: tenant 'x' is not declared", "landing/x/b: is a link"]}, "file_not_taken", "warn",
-            "file_not_taken: landing/x/a: tenant 'x' is not declared; and 1 more (since 2026-03-10 12:00 UTC); probably: the "
-            "file lies in the wrong folder",
+            {"files_refused": ["landing/x/a: tenant 'x' is not declared"]}, "file_not_taken", "warn",
+            "file_not_taken: landing/x/a: tenant 'x' is not declared (since 2026-03-10 12:00 UTC); probably: the file lies in "
+            "the wrong folder",
         ),
         (
             {"budgets": [a_budget()]}, "slo_freshness", "warn",
@@ -113,17 +127,43 @@ def test_a_failed_run_spends_the_budget_and_is_named() -> None:
 
 def test_what_wakes_somebody_comes_first_then_what_is_older() -> None:
     every = found(
-        statuses=[a_status("silent"), a_status("late", "globex")], refused=("why", at(-1)), failures=[failed("refresh")]
+        statuses=[a_status("silent"), a_status("late", "globex")], refused=[a_failure()], failures=[failed("refresh")]
     )
     assert [problem.rule for problem in every] == ["publish_refused", "source_silent", "table_late", "run_failed"]
     assert len({problem.key for problem in every}) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(tenant="globex")]}),
+        ({"refused": [a_failure()]}, {"refused": [a_failure(), a_failure(expectation="keys")]}),
+        ({"failures": [failed("refresh")]}, {"failures": [failed("refresh"), failed("refresh", "out of memory")]}),
+        (
+            {"files_refused": ["landing/x/a: is a link"]},
+            {"files_refused": ["landing/x/a: is a link", "landing/x/b: is a link"]},
+        ),
+    ],
+)
+def test_a_second_incident_of_a_rule_is_a_problem_of_its_own(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """What is told is told once, under the key: with the key of the first the second would stay untold."""
+    before, after = ({problem.key for problem in found(**case)} for case in (first, second))
+    assert len(after - before) == 1 and before < after
+
+
+def test_an_incident_that_goes_on_is_the_same_problem() -> None:
+    cases: list[dict[str, Any]] = [
+        {"refused": [a_failure()], "failures": [failed("refresh", "run 1a2b: 17 rows")]},
+        {"refused": [a_failure(), a_failure(partition=at(day=1).date())], "failures": [failed("refresh", "run 3c4d: 18 rows")]},
+    ]
+    assert len({problem.key for case in cases for problem in found(**case)}) == 2
 
 
 # The first stage that does not go on
 
 EVERYTHING: dict[str, Any] = {
     "files": {"acme": 2}, "failures": [failed("ingest", "locked"), failed("refresh", "killed"), failed("publish", "full")],
-    "held": ("wrong prices", at(-30)), "refused": ("nulls", at(-10)), "days_waiting": 2,
+    "held": ("wrong prices", at(-30)), "refused": [a_failure()], "days_waiting": 2,
 }  # fmt: skip
 
 
@@ -133,7 +173,7 @@ EVERYTHING: dict[str, Any] = {
         ((), "2 files wait to be loaded, and the last load failed: locked"),
         (("ingest",), "2 files wait to be loaded, and no load failed: `analytics dev` may be down"),
         (("ingest", "files"), "publishing is held since a rollback (wrong prices)"),
-        (("ingest", "files", "held"), "a check refused the publish: nulls"),
+        (("ingest", "files", "held"), f"a check refused the publish: {refusal([a_failure()])}"),
         (("ingest", "files", "held", "refused"), "2 days wait to be rebuilt, and the last rebuild failed: killed"),
         (
             ("ingest", "files", "held", "refused", "refresh"),

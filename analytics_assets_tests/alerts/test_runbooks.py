@@ -11,6 +11,7 @@ import pytest
 from analytics_assets.alerts.declared import load_alert_rules
 from analytics_assets.alerts.problems import RULES
 from analytics_assets.cli import cli
+from analytics_assets.defs.queues import OVERRIDE_TAG
 from analytics_assets.freshness.tables import FRESHNESS_STATUS
 from analytics_assets.settings import CONFIG, PROJECT
 from analytics_assets.shown import published
@@ -75,6 +76,12 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     for words in (["repair"], ["gate", "thaw"], ["gate", "release", "--why", "x"], ["publish", "--now"]):
         with pytest.raises(click.UsageError):
             parsed(words)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "`maintain`" in page.read_text()], ids=lambda page: page.stem)
+def test_who_is_sent_to_maintenance_is_told_how_it_starts_before_the_night(page: Path) -> None:
+    assert f"`{OVERRIDE_TAG}`" in page.read_text()
+    assert ["queue", "release"] in [words[:2] for words in commands(page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -32,6 +32,11 @@ DOING = [Doing(working, refused) for working in (False, True) for refused in (Fa
             "Your analytics are complete: nothing was received since 2026-03-10 10:55 UTC, and all of before is included.",
         ),
         (
+            a_status("unusable"),
+            "Something that you sent could not be read and is not included; otherwise all events received until 2026-03-10 "
+            "12:00 UTC are included. We are looking into it.",
+        ),
+        (
             a_status("silent"),
             "Your analytics are complete, but nothing was received since 2026-03-10 10:55 UTC: please check that events are "
             "sent.",
@@ -95,6 +100,7 @@ def test_all_together_are_told_how_many_are_delayed_and_not_who(states: dict[str
     assert not re.search("acme|globex|initech", text)
     assert ("delayed" in text) == (broken > 0)
     assert ("up to date" in text) == (broken == 0 and sending > 0)
+    assert ("not included" in text) == (broken == 0 and "unusable" in states.values())
     assert (f"{broken} of {sending} customers" in text) == (broken > 0 and sending > 1)
 
 

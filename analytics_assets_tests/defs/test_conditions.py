@@ -138,6 +138,21 @@ def test_the_days_of_a_delivery_are_one_run_a_range_from_sessions_to_the_publish
     assert {SESSIONS, dg.AssetKey("users"), dg.AssetKey("quality_results"), PUBLISHED} < (run.asset_selection or set())
 
 
+def test_a_day_that_was_judged_before_it_was_over_is_judged_once_more_at_night(published: Automation) -> None:
+    """Nothing comes any more, and what asks about whole days was not asked yet."""
+    pass_all_checks(published)
+    assert published.evaluate(at(60 * 14)) == NOTHING  # 02:00
+    assert published.evaluate(at(60 * 15)) == (set(), True)
+    (run,) = published.tick(at(60 * 15))
+    assert run.tags["analytics/tier"] == "daily"
+    assert "1 day is over and was not judged as a whole yet (first 2026-03-10)" in run.tags["analytics/why"]
+    published.end(run, "PIPELINE_SUCCESS")
+    with Line.at(published.home.root, published.home.settings.config, at(60 * 15)) as line:
+        line.publish()
+        assert line.pipeline.gate.pending(line.con, line.now) == []
+    assert published.evaluate(at(60 * 16)) == published.evaluate(at(60 * 40)) == NOTHING
+
+
 def test_a_table_of_a_looser_tier_goes_along_since_a_version_is_whole(automation: Automation) -> None:
     automation.own(tables={"sessions": "daily"})
     automation.load("2026-03-10", now=at())
@@ -152,7 +167,7 @@ def test_a_tenant_of_a_looser_tier_waits_for_its_promise(automation: Automation)
 
 
 def test_a_paused_tenant_starts_nothing(automation: Automation) -> None:
-    automation.own(paused="moves to a new shop")
+    automation.own(pauses=[{"first": "2026-03-01", "reason": "moves to a new shop"}])
     automation.load("2026-03-10", now=at())
     assert automation.evaluate(at(day=9)) == NOTHING
     # What another tenant sends takes its days along.

@@ -18,6 +18,7 @@ from analytics_assets.defs import queues
 from analytics_assets.defs.automation import busy
 from analytics_assets.defs.instance import configure, open_instance, runs_going
 from analytics_assets.defs.queues import TieredRunCoordinator, queue_waits, release, waiting
+from analytics_assets.freshness.due import Due
 from analytics_assets.freshness.overrides import Override, logged
 from analytics_assets.freshness.queues import load_queues
 from analytics_assets.pipeline import Pipeline
@@ -246,6 +247,21 @@ def test_the_command_lists_what_waits_lets_it_go_and_tells_who_did(queue: Queue,
     assert told[1] == "1 run may start; one at a time, after everything that promises more"
     assert analytics("queue").out.splitlines()[-1] == told[0]
     assert analytics("queue", "--json").json["waiting"][0]["waits_for"] == "its turn"
+
+
+def test_the_command_lists_what_the_tiers_started_and_why(queue: Queue) -> None:
+    assert analytics("queue", "started").out == "no tier has started anything yet\n"
+    stages = Pipeline(queue.home.settings)
+    with stages.connect() as con:
+        for minute in range(3):
+            due = Due("hourly", NOON, f"acme: reason {minute}")
+            stages.watch.note(con, due, "refresh 2025-01-01", NOON + timedelta(minutes=minute))
+    found = analytics("queue", "started", "--last", "2", "--json").json["started"]
+    assert [(one["started_at"], one["reason"]) for one in found] == [
+        ("2026-03-10 12:02:00", "acme: reason 2"), ("2026-03-10 12:01:00", "acme: reason 1")
+    ]  # fmt: skip
+    shown = " ".join(analytics("queue", "started").out.splitlines()[2].split())
+    assert shown == "2026-03-10 12:02:00 hourly refresh 2025-01-01 acme: reason 2"
 
 
 def close_the_window(queue: Queue) -> None:

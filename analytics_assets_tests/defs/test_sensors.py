@@ -82,13 +82,6 @@ def test_a_file_that_is_being_written_waits(home: DataHome, instance: dg.Dagster
     assert ask(landing, instance) == NOTHING
 
 
-def test_a_file_settles_before_it_is_taken(home: DataHome, instance: dg.DagsterInstance) -> None:
-    young = settled(home.land("a.ndjson", [a_call()]), seconds=-60)
-    assert ask(landing, instance) == NOTHING
-    settled(young)
-    assert len(ask(landing, instance)) == 1
-
-
 def test_a_folder_of_an_unknown_tenant_is_named(home: DataHome, instance: dg.DagsterInstance) -> None:
     settled(home.land("a.ndjson", [a_call()], tenant="nobody"))
     assert ask(landing, instance) == "landing/nobody/a.ndjson: tenant 'nobody' is not declared in tenants.yaml"
@@ -327,7 +320,7 @@ def test_held_publishing_starts_nothing_and_says_so(home: DataHome, tiers: Tiers
 
 
 def test_a_paused_tenant_starts_nothing(home: DataHome, tiers: Tiers) -> None:
-    own_tier(home, paused="moves")
+    own_tier(home, pauses=[{"first": "2026-03-01", "reason": "moves"}])
     load(home, "2025-03-10")
     assert tiers.look("near_real_time", NOW) == f"nothing is due; tenants' tables: {SOON} paused, {SOON} empty"
 

@@ -13,8 +13,10 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._utils.interrupts import capture_interrupts
 
 from analytics_assets.defs.instance import open_instance, worker_is_here
+from analytics_assets.defs.worker import Stopped
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.settings import PROJECT
 from analytics_assets.warehouse.home import Home
@@ -126,6 +128,13 @@ def test_killed_in_the_middle_of_a_run_the_next_one_goes_on_and_nothing_is_lost_
     assert rows_of(path, "select count(*), count(distinct batch_id) from time_to_insight") == [(3, 3)]
     over = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
     until(lambda: {run.status for run in served.runs("refresh")} == over, "over, the killed run as a failure")
+
+
+def test_a_signal_that_dagster_swallows_between_two_steps_is_known_all_the_same() -> None:
+    with Stopped() as stopped:
+        with capture_interrupts():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped()
 
 
 def test_a_signal_ends_it_in_silence(served: Served) -> None:

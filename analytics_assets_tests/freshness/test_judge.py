@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_assets.freshness.due import due
-from analytics_assets.freshness.judge import Evidence, Receipt, Status, judge, open_time
+from analytics_assets.freshness.judge import Evidence, Receipt, Status, Unusable, judge, open_time
 from analytics_assets.freshness.tiers import Promises
 from analytics_assets_tests.builders import NOON, at
 from analytics_assets_tests.freshness.declared import TABLES, promises
@@ -120,15 +120,39 @@ def test_open_time_is_the_time_outside_of_closed_days(begin: datetime, length: t
     assert open_time(begin, end, frozenset(closed)) == slow
 
 
+# Received, and of no use
+
+
+def test_what_came_and_could_not_be_used_is_told_unless_events_that_came_are_late() -> None:
+    came = {"acme": Unusable(at(-30), 2, "a.csv", "no header")}
+
+    def told(*waiting: datetime, newest: datetime | None = None) -> Status:
+        receipts = tuple(Receipt("acme", since) for since in waiting)
+        evidence = Evidence(receipts, {"acme": newest} if newest else {}, unusable=came)
+        return judge(promises({"events": "hourly"}), ["acme"], evidence, NOON)[0]
+
+    for status in (told(), told(at(-5)), told(newest=at(-5)), told(newest=at(day=-9))):
+        assert (status.state, status.reason) == (
+            "unusable", "2 deliveries, the first received 2026-03-10 11:30 UTC could not be used: a.csv: no header"
+        )  # fmt: skip
+    assert told(at(-61)).state == "late"
+
+
 # What keeps it from being judged or published
 
 
 def test_a_paused_tenant_is_neither_judged_nor_started_and_its_age_is_told() -> None:
-    declared = promises(acme={"paused": "moves to a new shop"})
+    declared = promises(acme={"pauses": [{"first": at(-120), "reason": "moves to a new shop"}]})
     found = seen(at(-90), declared=declared)
     assert states(found) == ["paused"] * 3
     assert (found["hourly"].age_minutes, found["hourly"].reason) == (90, "paused: moves to a new shop")
     assert due(declared, Evidence((Receipt("acme", at(-90)),)), NOON) == []
+
+
+def test_a_pause_begins_and_ends_at_its_hour() -> None:
+    for first, last, state in ((-120, -1, "late"), (-120, 0, "late"), (-120, 1, "paused"), (1, 9, "late")):
+        pause = {"first": at(first), "last": at(last), "reason": "moves to a new shop"}
+        assert seen(at(-90), declared=promises(acme={"pauses": [pause]}))["near_real_time"].state == state
 
 
 def test_held_publishing_is_said_and_starts_nothing() -> None:

@@ -57,6 +57,13 @@ def test_a_blocking_failure_of_another_table_makes_the_whole_day_unclean() -> No
     assert (TODAY - timedelta(weeks=1)) not in {day for _, day in History([*WEEKS, broken]).clean}
 
 
+def test_a_delivery_at_fault_makes_the_days_of_its_events_unclean_and_not_that_of_its_receipt() -> None:
+    brought = {("acme", WEEKS[0][2]): [("acme", WEEKS[2][2])]}
+    broken = ("batches", "acme", WEEKS[0][2], "batch_rejects_few", "block", "fail", 0.5)
+    clean = {day for _, day in History([*WEEKS, broken], brought=brought).clean}
+    assert clean == {day for _, _, day, *_ in WEEKS} - {WEEKS[2][2]}
+
+
 def test_a_warning_makes_no_day_unclean() -> None:
     warned = ("revenue_daily", "acme", WEEKS[0][2], "revenue_daily_returns_cost", "warn", "fail", 3.0)
     assert len(History([*WEEKS, warned]).clean) == len(WEEKS)

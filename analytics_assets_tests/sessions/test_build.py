@@ -344,7 +344,7 @@ def is_ping(event: Event) -> bool:
     return event["event"] == "page_ping" and "page_view_id" in event
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(events=visits(), seed=st.integers(0, 10**6))
 def test_sessions_are_what_the_definition_says_however_they_are_built(events: list[Event], seed: int) -> None:
     rng = random.Random(seed)

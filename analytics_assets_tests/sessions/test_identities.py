@@ -141,19 +141,21 @@ def test_the_published_events_and_sessions_bear_the_stitched_user_and_person(ope
 ODD = [" ", "\t\n", "\x01", "\x1f", "\u202e", "'; drop table users; --", "device:device-1"]
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_an_odd_id_goes_the_whole_way(open_line: Opener, odd: str) -> None:
-    line = open_line()
-    line.load(
-        [
-            an_identify("1", odd),
-            an_alias("2", odd, "u1", timestamp=at(300)),
-            an_event("3", anonymous_id=odd, session_id=odd),
-            an_alias("4", "u2", odd, timestamp=at(600)),
-        ]
-    )
+def test_an_odd_id_goes_the_whole_way(open_line: Opener) -> None:
+    odd_by_tenant = {f"tenant-{n}": odd for n, odd in enumerate(ODD)}
+    line = open_line(tenants=list(odd_by_tenant))
+    for tenant, odd in odd_by_tenant.items():
+        line.load(
+            [
+                an_identify("1", odd, tenant_id=tenant),
+                an_alias("2", odd, "u1", timestamp=at(300), tenant_id=tenant),
+                an_event("3", anonymous_id=odd, session_id=odd, tenant_id=tenant),
+                an_alias("4", "u2", odd, timestamp=at(600), tenant_id=tenant),
+            ]
+        )
     line.rebuild()
-    assert rows_of(line.publish().path, "select sum(sessions), sum(events) from users") == [(4, 4)]
+    found = rows_of(line.publish().path, "select tenant_id, sum(sessions), sum(events) from users group by all order by 1")
+    assert found == [(tenant, 4, 4) for tenant in odd_by_tenant]
 
 
 def test_sessions_page_views_users_and_marts_speak_of_the_same_people(open_line: Opener) -> None:

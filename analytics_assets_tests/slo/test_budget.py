@@ -17,6 +17,7 @@ from analytics_assets_tests.builders import NOON, at
 from analytics_assets_tests.freshness.declared import promises
 from analytics_assets_tests.slo.declared import SLOS, objectives
 
+PAUSE = {"first": at(day=-10), "reason": "moves to a new shop"}
 # 1 % of 28 days.
 ALLOWED = 403.2
 FIRST = {"acme": at(day=-60)}
@@ -87,7 +88,7 @@ def test_a_quiet_tenant_spends_nothing() -> None:
 
 def test_a_tenant_without_evidence_and_a_paused_one_are_not_measured() -> None:
     seen = Evidence(FIRST, [delivered(at(-600))])
-    for tenants, promised in ((["globex"], promises()), (["acme"], promises(acme={"paused": "moves"}))):
+    for tenants, promised in ((["globex"], promises()), (["acme"], promises(acme={"pauses": [PAUSE]}))):
         found = measure(objectives(), promised, tenants, seen, NOON)
         assert {one.slo for one in found} == {"query_latency", "pipeline_success"}
 
@@ -164,6 +165,21 @@ def test_excused_time_is_good_time() -> None:
     assert budget(**case, declared=objectives(excused=[move])).bad_minutes == 30
     for others in ({"tenant": "globex"}, {"slo": "query_latency"}):
         assert budget(**case, declared=objectives(excused=[{**move, **others}])).bad_minutes == 300
+
+
+def test_a_pause_that_is_over_has_spent_nothing_and_what_came_in_it_has_its_time_from_its_end() -> None:
+    over = promises(acme={"pauses": [{**PAUSE, "last": at(-60)}]})
+    waiting = [delivered(at(day=-9))]
+    assert budget(deliveries=waiting, promised=promises()).bad_minutes > ALLOWED
+    # five minutes are promised
+    assert budget(deliveries=waiting, promised=over, publications=published(at(-56))).bad_minutes == 0
+    assert budget(deliveries=waiting, promised=over).bad_minutes == 55
+    # what was late before the pause was late
+    assert (
+        budget(deliveries=[delivered(at(-5 - 30, day=-10))], promised=over, publications=published(at(-56))).bad_minutes == 30
+    )
+    arrivals = [Arrival("acme", at(day=-9), at(-50))]
+    assert budget("ingestion_lag", arrivals=arrivals, promised=over).bad_minutes == 0
 
 
 # What it means

@@ -90,6 +90,19 @@ def test_a_file_that_nobody_takes_spends_ingestion_and_freshness_before_and_afte
     assert after["freshness"].bad_minutes == 125
 
 
+def test_late_data_spend_nothing_while_freshness_calls_them_fresh(published: Line) -> None:
+    line = published
+    line.load([an_event("new", timestamp=NOW)])
+    publish(line, later(2))
+    line.now = later(10)
+    line.load([an_event("old", timestamp=NOW - timedelta(days=60))])
+    states = {status.state for status in line.pipeline.watch.look(line.con, later(10 + 1500)).statuses}
+    assert "late" not in states
+    assert budgets(line, later(10 + 1500))["freshness"].bad_minutes == 0
+    # the loosest promise is 26 hours
+    assert budgets(line, later(10 + 1560 + 30))["freshness"].bad_minutes == 30
+
+
 def test_a_rollback_spends_freshness_while_it_hides_something(published: Line) -> None:
     line = published
     line.now = later(10)
@@ -127,6 +140,16 @@ def test_a_failed_run_is_noted_once_and_holds_until_one_succeeds(published: Line
     keeper.note_runs(line.con, [RunEnd("r3", "refresh", later(100), False)], later(101))
     assert budgets(line, later(190))["pipeline_success"].bad_minutes == 40
     assert keeper.failures(line.con, later(190)) == []
+
+
+def test_a_job_that_fails_for_another_reason_is_noted_for_each_until_it_succeeds(published: Line) -> None:
+    line, keeper = published, levels(published)
+    for n, reason in enumerate(["no space left", "no space left", "batch 17 is cut", "batch 18 is cut", "no space left"]):
+        keeper.note_runs(line.con, [RunEnd(f"r{n}", "refresh", later(60 + n), True, reason)], later(70))
+    assert [run.reason for run in keeper.failures(line.con, later(90))] == ["no space left", "batch 17 is cut"]
+    assert budgets(line, later(90))["pipeline_success"].bad_minutes == 30
+    keeper.note_runs(line.con, [RunEnd("r9", "refresh", later(100), False)], later(101))
+    assert keeper.failures(line.con, later(110)) == []
 
 
 def test_a_publish_by_hand_mends_a_refresh_that_failed(published: Line) -> None:
@@ -185,7 +208,7 @@ def frozen(line: Line, now: datetime) -> bool:
     """What a promotion finds after a look."""
     levels(line).settle_gate(line.con, levels(line).look(line.con, now), now)
     try:
-        levels(line).confirm_open(line.con)
+        levels(line).confirm_open(line.con, now)
     except ReleasesFrozen:
         return True
     return False
@@ -197,7 +220,7 @@ def test_a_spent_budget_freezes_releases_with_the_reason_and_not_the_publishing(
     assert not frozen(line, later(400))
     assert frozen(line, later(410))
     with pytest.raises(ReleasesFrozen) as raised:
-        levels(line).confirm_open(line.con)
+        levels(line).confirm_open(line.con, later(410))
     assert str(raised.value) == (
         "releases are frozen since 2026-03-20 18:50 UTC (error budget: freshness of acme: the budget burned 1 times too fast "
         "over the whole window (freeze from 1)); a budget that recovers, or `analytics gate release`, opens them"
@@ -205,6 +228,19 @@ def test_a_spent_budget_freezes_releases_with_the_reason_and_not_the_publishing(
     publish(line, later(420))
     shown = rows_of(line.home / "published" / "analytics.duckdb", 'select state, since, until, "by" from release_gate')
     assert shown == [("frozen", later(410), None, "error budget")]
+
+
+def test_a_spent_budget_freezes_releases_also_while_nobody_looks(published: Line) -> None:
+    line, keeper = published, levels(published)
+    line.load([an_event("m2")])
+    keeper.confirm_open(line.con, later(400))
+    with pytest.raises(ReleasesFrozen, match="error budget: freshness of acme"):
+        keeper.confirm_open(line.con, later(410))
+    # asking notes nothing, and what was not noted can be released
+    assert keeper.gate(line.con) == []
+    keeper.turn_gate(line.con, "open", "the launch cannot wait", "ada", later(420))
+    keeper.confirm_open(line.con, later(430))
+    assert [(change.state, change.by) for change in keeper.gate(line.con)] == [("frozen", "error budget"), ("open", "ada")]
 
 
 def test_a_gate_opens_by_itself_when_the_budget_has_recovered(published: Line) -> None:
