@@ -172,6 +172,11 @@ class StorageRules(Declared):
     memory_mb: int = Field(512, ge=128, le=1_048_576, description="DuckDB memory of one step, in MB; more spills to disk.")
     threads: int = Field(2, ge=1, le=256, description="DuckDB threads of one step.")
 
+    @property
+    def config_source(self) -> str:
+        """Where the memory and threads of a step come from."""
+        return "limits.yaml" if {"memory_mb", "threads"} & self.model_fields_set else "default"
+
 
 class Incident(Declared):
     """Days of a tenant on which a check's failure holds up no publish, since a person has looked at it.

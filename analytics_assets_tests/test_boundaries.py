@@ -36,6 +36,7 @@ _LOGIC = {
     "shown",
     "slo",
     "sources",
+    "telemetry",
     "warehouse",
     "workplace",
 }
@@ -54,6 +55,7 @@ MAY_USE = {
     "slo": {"events", "freshness", "settings", "warehouse"},
     "alerts": {"freshness", "privacy", "quality", "settings", "slo", "warehouse"},
     "quality": {"settings", "warehouse"},
+    "telemetry": {"settings", "warehouse"},
     "privacy": {"audit", "settings", "warehouse"},
     "labelling": {"audit", "events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
     "consents": {"events", "privacy", "sessions", "settings", "warehouse"},
@@ -74,7 +76,7 @@ MAY_USE = {
     "erasure": {"audit", "events", "privacy", "sessions", "settings", "sources", "warehouse"},
     "workplace": {"events", "sessions", "settings", "warehouse"},
     "replay": {"events", "sources", "warehouse"},
-    "shown": {"events", "marts", "privacy", "quality", "sessions", "warehouse"},
+    "shown": {"events", "marts", "privacy", "quality", "sessions", "telemetry", "warehouse"},
     "retention": {
         "events",
         "freshness",
