@@ -19,13 +19,13 @@ from typing import Any
 from urllib.parse import quote
 
 from analytics_assets.settings import PROJECT
-from analytics_assets.telemetry import probe
+from analytics_assets.telemetry import probe, sampling
 from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 
 # A shorter peak is still known if it was the largest of the process: the kernel notes that one itself.
 SAMPLE_SECONDS = 0.1
-_CHILDREN_SECONDS = 0.5
+_SELDOM_SECONDS = 0.5
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0
 _CODE = (".py", ".yaml", ".sql", ".yml")
@@ -45,6 +45,11 @@ def folder(home: Home) -> Path:
     return home.dagster / "telemetry"
 
 
+def _notes(home: Home) -> Path:
+    """What the steps took last."""
+    return folder(home) / "known.json"
+
+
 class Measuring:
     """Measures one attempt of a step from here to `end`. `shared`: other steps run in this process before and after it.
 
@@ -53,9 +58,13 @@ class Measuring:
 
     def __init__(self, home: Home, key: Key, now: datetime, *, shared: bool) -> None:
         self._about = {**asdict(key), "process": os.getpid(), "began_at": now.isoformat(), "shared": shared}
-        self._began, self._before, self._counts = time.monotonic(), probe.usage(), meter.start()
+        self._began, self._before = time.monotonic(), probe.usage()
+        self._step, self._notes = key.step, _notes(home)
+        self._known = sampling.known_of(self._notes, key.step)
+        self._counts = meter.start(profiled=sampling.chosen(self._known, key.run_id, key.step))
         self._largest_before, self._memory_before = probe.largest(), probe.resident()
-        self.peak, self._children, self._children_at = self._memory_before, list[int](), self._began
+        self.peak, self._children, self._seldom_at = self._memory_before, list[int](), self._began
+        self._spill, self._spilled = str((home.work / "spill").resolve()), 0
         self._said_at, self._said_peak = self._began, 0
         self._code: str | None = None
         path = folder(home) / key.run_id / f"{quote(key.step, safe='')}.{key.attempt}.ndjson"
@@ -76,7 +85,14 @@ class Measuring:
             self.peak = max(self.peak, largest)
         with suppress(OSError):
             self._say(ended=True)
+            self._note()
         self._file.close()
+
+    def _note(self) -> None:
+        """Keep for the next run what this one took."""
+        queries = self._counts.queries if self._counts.profiled else self._known and self._known.queries
+        took = probe.usage().cpu_seconds - self._before.cpu_seconds
+        sampling.note(self._notes, self._step, sampling.Known(took, queries or 0))
 
     def _watch(self) -> None:
         # Here and not at the end: it takes some milliseconds, once a process.
@@ -93,8 +109,9 @@ class Measuring:
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._children_at >= _CHILDREN_SECONDS:
-            self._children, self._children_at = probe.descendants(), now
+        if now - self._seldom_at >= _SELDOM_SECONDS:
+            self._children, self._seldom_at = probe.descendants(), now
+            self._spilled = max(self._spilled, probe.open_in(self._spill))
         self.peak = max(self.peak, probe.resident() + sum(map(probe.resident, self._children)))
 
     def _say(self, *, ended: bool) -> None:
@@ -110,6 +127,7 @@ class Measuring:
             "memory_before": self._memory_before,
             "code_version": self._code,
             **vars(self._counts),
+            "spilled": max(self._spilled, self._counts.spilled or 0),
             # A copy at once: the step may count a table while this is written.
             "rows_written": dict(self._counts.rows_written),
         }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from analytics_assets.settings import PROJECT
+from analytics_assets.telemetry import probe
 from analytics_assets.telemetry.journal import Key, Measuring, attempts, code_version, folder, forget, left, measured
 from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.connect import connection
@@ -32,6 +33,7 @@ MOMENT = """
 import sys
 from datetime import datetime
 from pathlib import Path
+from analytics_assets.telemetry import probe
 from analytics_assets.telemetry.journal import Key, Measuring
 from analytics_assets.warehouse.home import Home
 step = Measuring(Home(Path(sys.argv[1])), Key("run-1", "make[one]/two", 1), datetime(2026, 3, 20), shared=True)
@@ -86,6 +88,34 @@ def test_what_duckdb_read_wrote_spilled_and_needed_is_known(home: Home) -> None:
     assert line["duckdb_thread_seconds"] > 0
 
 
+def test_a_step_of_small_statements_is_known_in_every_run_and_profiled_in_some(home: Home) -> None:
+    """Its statements take next to nothing, so that a profile of each would be most of it."""
+    profiled = []
+    for number in range(40):
+        measuring = Measuring(home, Key(f"run-{number}", "small", 1), NOW, shared=True)
+        with connection(home) as con:
+            for _ in range(20):
+                con.execute("select 1").fetchall()
+        measuring.end()
+        ((_, line),) = measured(home, f"run-{number}").items()
+        assert line["cpu_seconds"] > 0 and line["peak"] > 0 and line["memory_limit"] == 512_000_000
+        assert line["queries"] == (20 if line["profiled"] else None)
+        profiled.append(line["profiled"])
+    assert profiled[0]
+    assert sum(profiled) < 20
+
+
+def test_what_is_spilled_is_seen_without_a_profile(home: Home) -> None:
+    (home.work / "spill").mkdir()
+    with (home.work / "spill" / "blocks").open("wb") as spilled:
+        spilled.write(bytes(MIB))
+        spilled.flush()
+        assert probe.open_in(str(home.work)) == MIB
+        (home.work / "spill" / "blocks").unlink()
+        assert probe.open_in(str(home.work)) == MIB
+    assert probe.open_in(str(home.work)) == 0
+
+
 def test_without_a_measurement_nothing_is_counted(home: Home) -> None:
     with connection(home) as con:
         meter.wrote("events", 3)
@@ -99,6 +129,7 @@ KILLED = """
 import sys, time
 from datetime import datetime
 from pathlib import Path
+from analytics_assets.telemetry import probe
 from analytics_assets.telemetry.journal import Key, Measuring, folder
 from analytics_assets.warehouse.home import Home
 home = Home(Path(sys.argv[1]))
