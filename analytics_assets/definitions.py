@@ -24,6 +24,7 @@ from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
 from analytics_assets.defs.resources import production_resources
+from analytics_assets.defs.run_logs import run_logs
 from analytics_assets.defs.sessions import sessions, users
 from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
 
@@ -44,6 +45,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                     retained,
                     compacted_events,
                     swept_storage,
+                    run_logs,
                     *PROMISES_KEPT,
                 ],
             ),

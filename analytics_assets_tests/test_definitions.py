@@ -49,7 +49,7 @@ TABLES = {
 }
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, CONSENT_STATUS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
-MAINTENANCE = {"retained", "compacted_events", "swept_storage"}
+MAINTENANCE = {"retained", "compacted_events", "swept_storage", "run_logs"}
 LEVELS = {"slo_error_budget", "release_gate"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 

@@ -4,7 +4,8 @@ What a step took was measured by `defs/handler`; when, how often and how it ende
 run as they end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from analytics_assets.defs.handler import BEGIN, END, RUN_END
 from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
+from analytics_assets.defs.queues import job_of
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.telemetry.journal import Key, forget, left
 from analytics_assets.telemetry.prices import Prices
@@ -33,6 +35,7 @@ _RUNS = 200
 # What Dagster wraps around an error of a body.
 _WRAPPERS = ("Dagster", "RetryRequested")
 TENANT_TAG = "analytics/tenant"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dg.multi_asset(
@@ -74,7 +77,8 @@ def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckD
         if not ended:
             break
         found = _runs(instance, list(ended))
-        rows += steps.keep(con, [attempt for run in found for attempt in _attempts(instance, run)], since, max(ended.values()))
+        attempts = [attempt for run in found for attempt in _attempts(instance, run, stages.settings.tenants)]
+        rows += steps.keep(con, attempts, since, max(ended.values()))
         runs += len(ended)
     for run in done:
         forget(steps.home, run)
@@ -96,7 +100,7 @@ def _runs(instance: dg.DagsterInstance, ids: Sequence[str]) -> Sequence[dg.RunRe
     return instance.get_run_records(dg.RunsFilter(run_ids=ids))
 
 
-def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[Attempt]:
+def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord, tenants: Collection[str]) -> Iterator[Attempt]:
     """Every attempt of every step of a run, from its events."""
     run = record.dagster_run
     wanted = {*BEGIN, *END, Type.ASSET_MATERIALIZATION_PLANNED}
@@ -119,7 +123,7 @@ def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[At
             end = ended.get((step, number))
             yield Attempt(
                 key=Key(run.run_id, step, number),
-                job=run.job_name,
+                job=job_of(run),
                 started_at=_moment(start),
                 ended_at=_moment(end) if end else None,
                 succeeded=end.get_dagster_event().event_type is Type.STEP_SUCCESS if end else None,
@@ -127,7 +131,7 @@ def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[At
                 run_cancelled=run.status is dg.DagsterRunStatus.CANCELED,
                 queue_seconds=max(waited, 0.0) if waited is not None else None,
                 assets=tuple(sorted(assets.get(step, ()))),
-                tenant=_tenant(run, step),
+                tenant=_tenant(run, step, tenants),
                 partition=_partition(run.tags),
             )
 
@@ -144,17 +148,23 @@ def _error_class(end: dg.EventLogEntry | None) -> str | None:
     return error.cls_name if error is not None else None
 
 
-def _tenant(run: dg.DagsterRun, step: str) -> str | None:
+# Whoever launches a run may type anything into its config and tags; these tables hold nothing that could name a person.
+
+
+def _tenant(run: dg.DagsterRun, step: str, tenants: Collection[str]) -> str | None:
     declared: Any = run.run_config
     for name in ("ops", step, "config", "tenant"):
         declared = declared.get(name) if isinstance(declared, Mapping) else None
-    return declared or run.tags.get(TENANT_TAG)
+    tenant = declared or run.tags.get(TENANT_TAG)
+    return tenant if tenant in tenants else None
 
 
 def _partition(tags: Mapping[str, str]) -> str | None:
-    if RANGE_START in tags and RANGE_END in tags:
-        return tags[RANGE_START] if tags[RANGE_START] == tags[RANGE_END] else f"{tags[RANGE_START]}..{tags[RANGE_END]}"
-    return tags.get("dagster/partition")
+    first = tags.get(RANGE_START) or tags.get("dagster/partition") or ""
+    last = tags.get(RANGE_END) or first
+    if not (_DAY.fullmatch(first) and _DAY.fullmatch(last)):
+        return None
+    return first if first == last else f"{first}..{last}"
 
 
 TELEMETRY = [step_telemetry]

@@ -14,7 +14,7 @@ STEP_TELEMETRY = TableSpec(
     comment="One row an attempt of a step of a run that has ended: what it took, and what became of it.",
     columns=(
         Column("run_id", "VARCHAR", "Run, as Dagster names it."),
-        Column("job", "VARCHAR", "Job of the run."),
+        Column("job", "VARCHAR", "Job of the run, or the one whose work it did."),
         Column("step", "VARCHAR", "Step of the job."),
         Column("attempt", "INTEGER", "1 for the first, more for a retry."),
         Column("date", "DATE", "Day (UTC) on which the attempt began."),
@@ -101,7 +101,7 @@ UNIT_COSTS = TableSpec(
     columns=(
         Column("date", "DATE", "Day (UTC) on which the attempt began."),
         Column("run_id", "VARCHAR", "Run, as Dagster names it."),
-        Column("job", "VARCHAR", "Job of the run."),
+        Column("job", "VARCHAR", "Job of the run, or the one whose work it did."),
         Column("step", "VARCHAR", "Step of the job."),
         Column("attempt", "INTEGER", "1 for the first, more for a retry."),
         Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),

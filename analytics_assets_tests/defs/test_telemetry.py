@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from dagster_duckdb import DuckDBResource
 from analytics_assets.defs.instance import PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import production_resources
-from analytics_assets.defs.telemetry import collect
+from analytics_assets.defs.run_logs import forget_old
+from analytics_assets.defs.telemetry import _partition, _tenant, collect
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.settings import PROJECT
 from analytics_assets.telemetry.journal import left
@@ -135,6 +136,21 @@ def test_every_attempt_of_every_step_is_kept_with_what_it_took(kept: Kept) -> No
     assert left(kept.stages.home) == []
 
 
+@pytest.mark.parametrize(
+    ("tags", "tenant", "partition"),
+    [
+        ({"analytics/tenant": "acme", "dagster/partition": "2026-03-01"}, "acme", "2026-03-01"),
+        ({"analytics/tenant": "anna@example.com", "dagster/partition": "anna@example.com"}, None, None),
+        ({RANGE_START: "anna", RANGE_END: "2026-03-01"}, None, None),
+    ],
+)
+def test_what_somebody_types_into_a_tag_is_kept_only_if_it_is_a_tenant_or_days(
+    tags: dict[str, str], tenant: str | None, partition: str | None
+) -> None:
+    run = dg.DagsterRun(job_name="some", run_config={"ops": {"one": {"config": {"tenant": tags.get("analytics/tenant")}}}})
+    assert (_tenant(run.with_tags(tags), "one", {"acme"}), _partition(tags)) == (tenant, partition)
+
+
 def test_collecting_again_reads_only_runs_that_ended_since(kept: Kept) -> None:
     job = a_job("healthy")
     job.execute_in_process(instance=kept.instance)
@@ -204,6 +220,53 @@ def test_a_collector_that_is_killed_at_any_point_keeps_every_step_once(kept: Kep
     assert kept.collect() == (0, 0)
     assert kept.steps()["healthy", 1]["cpu_seconds"] > 0
     assert left(kept.stages.home) == []
+
+
+# What Dagster keeps
+
+
+def logged(instance: dg.DagsterInstance, run_id: str) -> int:
+    return len(instance.get_records_for_run(run_id).records)
+
+
+def run_healthy(kept: Kept) -> str:
+    return a_job("healthy").execute_in_process(instance=kept.instance).run_id
+
+
+def forget_after(kept: Kept, **time: float) -> int:
+    """Forget the logs that are old so long from now; returns of how many runs."""
+    with kept.stages.connect() as con:
+        return forget_old(kept.instance, kept.stages, con, datetime.now(UTC).replace(tzinfo=None) + timedelta(**time))[0]
+
+
+def test_the_log_of_an_old_run_goes_and_what_is_known_of_its_steps_and_assets_stays(kept: Kept) -> None:
+    run = run_healthy(kept)
+    # Nothing has read it before.
+    assert forget_after(kept, days=90.1) == 1
+    assert kept.steps()["healthy", 1]["cpu_seconds"] > 0
+    assert not list((kept.stages.home.dagster / "history" / "runs").glob(f"{run}.db*"))
+    made = kept.instance.get_latest_materialization_event(dg.AssetKey("healthy"))
+    assert made is not None and made.run_id == run
+    ended = kept.instance.get_run_by_id(run)
+    assert ended is not None and ended.is_success
+    # It is known to be gone, and not looked for again; what comes is read as always.
+    assert forget_after(kept, days=90.1) == 0
+    run_healthy(kept)
+    assert kept.collect() == (1, 1)
+
+
+def test_the_log_of_a_young_run_stays(kept: Kept) -> None:
+    run = run_healthy(kept)
+    assert forget_after(kept, days=89.9) == 0
+    assert logged(kept.instance, run) > 10
+
+
+def test_the_log_of_a_run_that_goes_on_stays(kept: Kept) -> None:
+    run = run_healthy(kept)
+    with kept.instance.run_storage.connect() as con:  # type: ignore[attr-defined]
+        con.exec_driver_sql("update runs set status = 'STARTED'")
+    assert forget_after(kept, days=400) == 0
+    assert logged(kept.instance, run) > 10
 
 
 # A long history
