@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.generator import Stream
@@ -27,7 +27,8 @@ HANDLER = "python_logs:"
 class Pair:
     """Processor seconds of a run with and without telemetry, and of the measured step itself; wall seconds of the same.
 
-    `profiled`: DuckDB profiled the step's statements, which it does not in every run (`telemetry/sampling.py`).
+    `own`: processor seconds of the code that measures; without DuckDB's, which profiles the step's statements in some runs
+    (`profiled`, by `telemetry/sampling.py`).
     """
 
     rows: int
@@ -37,6 +38,7 @@ class Pair:
     measured_wall: float
     plain_wall: float
     step_wall: float
+    own: float
     profiled: bool
 
     def of_wall(self) -> "Pair":
@@ -60,11 +62,16 @@ def measure(bench: Bench) -> Measured:
         for what, average in (("median", median), ("mean", mean)):
             ratio = _ratio(of_size, average)
             findings.append(Finding(f"telemetry: CPU of a step, {rows:,} events, with / without, {what}", ratio, target=1.02))
+        own = sum(pair.own for pair in of_size) / sum(pair.step for pair in of_size)
+        findings.append(Finding(f"telemetry: CPU of its own code, of a step of {rows:,} events", own * 100, "%"))
         wall = _ratio([pair.of_wall() for pair in of_size], median)
         findings.append(Finding(f"telemetry: wall of a step, {rows:,} events, with / without, median", wall, target=1.02))
         details[f"{rows} rows"] = {
             "pairs": [asdict(pair) for pair in of_size],
             "profiled": sum(pair.profiled for pair in of_size),
+            # How far the mean of the pairs may be from the truth: twice its standard error.
+            "more_ms": mean(_more(of_size)) * 1000,
+            "more_ms_give_or_take": 2000 * stdev(_more(of_size)) / len(of_size) ** 0.5,
             "more_ms_a_profile": _more_ms(of_size, profiled=True),
             "more_ms_without": _more_ms(of_size, profiled=False),
         }
@@ -73,12 +80,16 @@ def measure(bench: Bench) -> Measured:
 
 def _ratio(pairs: Sequence[Pair], average: Callable[[Sequence[float]], float]) -> float:
     # The run around a step costs the same both times, and is left out of what the cost is held against.
-    more, step = average([pair.measured - pair.plain for pair in pairs]), average([pair.step for pair in pairs])
+    more, step = average(_more(pairs)), average([pair.step for pair in pairs])
     return step / (step - more)
 
 
+def _more(pairs: Sequence[Pair]) -> list[float]:
+    return [pair.measured - pair.plain for pair in pairs]
+
+
 def _more_ms(pairs: Sequence[Pair], *, profiled: bool) -> float | None:
-    more = [pair.measured - pair.plain for pair in pairs if pair.profiled == profiled]
+    more = _more([pair for pair in pairs if pair.profiled == profiled])
     return median(more) * 1000 if more else None
 
 
@@ -94,7 +105,7 @@ def main(config: Path, homes: Path, folders: list[Path]) -> None:
             spent = {side: side(path) for side in sides}
             if number > 0:
                 (cpu, wall, line), (plain_cpu, plain_wall, _) = spent[measured], spent[plain]
-                step = (line["cpu_seconds"], wall, plain_wall, line["seconds"], line["profiled"])
+                step = (line["cpu_seconds"], wall, plain_wall, line["seconds"], line["own_cpu_seconds"], line["profiled"])
                 pair = Pair(rows, cpu, plain_cpu, *step)
                 print(json.dumps(asdict(pair)), flush=True)
 

@@ -57,6 +57,7 @@ class Measuring:
     """
 
     def __init__(self, home: Home, key: Key, now: datetime, *, shared: bool) -> None:
+        own = time.thread_time()
         self._about = {**asdict(key), "process": os.getpid(), "began_at": now.isoformat(), "shared": shared}
         self._began, self._before = time.monotonic(), probe.usage()
         self._step, self._notes = key.step, _notes(home)
@@ -70,19 +71,23 @@ class Measuring:
         path = folder(home) / key.run_id / f"{quote(key.step, safe='')}.{key.attempt}.ndjson"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
+        self._own = 0.0
         self._say(ended=False)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
+        self._own = time.thread_time() - own
         self._thread.start()
 
     def end(self) -> None:
         """Take the last look, and write what the step took."""
+        own = time.thread_time()
         self._ended.set()
         self._thread.join()
         meter.stop()
         self._look()
         if (largest := probe.largest()) > self._largest_before:
             self.peak = max(self.peak, largest)
+        self._own += time.thread_time() - own
         with suppress(OSError):
             self._say(ended=True)
             self._note()
@@ -106,6 +111,7 @@ class Measuring:
                 # A full disk takes the measurement, and never the step.
                 with suppress(OSError):
                     self._say(ended=False)
+        self._own += time.thread_time()
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -126,6 +132,7 @@ class Measuring:
             "peak": self.peak,
             "memory_before": self._memory_before,
             "code_version": self._code,
+            "own_cpu_seconds": self._own,
             **vars(self._counts),
             "spilled": max(self._spilled, self._counts.spilled or 0),
             # A copy at once: the step may count a table while this is written.
