@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import duckdb
 import pytest
@@ -67,7 +68,7 @@ def test_the_dearest_steps_come_first_and_their_shares_are_of_the_whole(con: duc
 
 
 def test_what_changes_is_told_by_halves_of_the_time(con: duckdb.DuckDBPyConnection) -> None:
-    failed = {"outcome": "failure", "error_class": "ValueError"}
+    failed: dict[str, Any] = {"outcome": "failure", "error_class": "ValueError"}
     found = told(con, [a_step("run-1", **failed), a_step("run-2", day=9, **failed), a_step("run-3", day=9, **failed)])
     assert found is not None
     ((dear,), (failing,)) = (found.dearest, found.failing)
