@@ -71,8 +71,8 @@ def set_aside(
         return Chosen((), (), 0, ())
     days = sorted({day for _, day, _ in groups})
     low, high = window(days, rules)
-    leaving = "select tenant_id, message_id from at_fault"
-    rebuilt = days_without(con, snapshot.select(snapshot.between(low, high)), leaving, days, rules)
+    near = snapshot.select(snapshot.between(low, high))
+    rebuilt = days_without(con, near, f"({near}) semi join at_fault using (tenant_id, message_id)", days, rules)
     here = snapshot.select(snapshot.between(*day_bounds(days)))
     counted = f"select tenant_id, timestamp::date, count(*) from ({here}) group by all"
     total = {(tenant, day): count for tenant, day, count in con.execute(counted).fetchall()}

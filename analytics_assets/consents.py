@@ -200,7 +200,7 @@ class Consents:
         if days:
             rules = self._settings.limits.sessions
             near = events.select(events.between(*window(days, rules)))
-            days = days_without(con, near, "select tenant_id, message_id from moved_events", days, rules)
+            days = days_without(con, near, f"({near}) semi join moved_events using (tenant_id, message_id)", days, rules)
         con.execute("drop table moved_ids; drop table moved_events")
         return days
 

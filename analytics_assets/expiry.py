@@ -253,7 +253,9 @@ def _identifiers(stages: Pipeline, con: duckdb.DuckDBPyConnection) -> int:
     waiting = f"select unnest(regexp_extract_all(raw, '{FORM}')) as id from ({rejected})"
     con.execute(f"create or replace temp table borne as select distinct {place_of('id')} as pseudonym_key "
                 f"from ({borne} union all {waiting})")  # fmt: skip
-    went = stages.pseudonyms.take_out(con, "pseudonym_key in (select pseudonym_key from borne)")
+    borne_by_none = "pseudonym_key not in (select pseudonym_key from borne)"
+    dense = stages.settings.limits.storage.dense_day_rows
+    went, _ = rewrite_rows(stages.pseudonyms.table, con, borne_by_none, dense)
     con.execute("drop table borne")
     return went
 

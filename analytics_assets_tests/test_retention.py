@@ -35,7 +35,7 @@ from analytics_assets.retention import age_of
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import ConfigError
 from analytics_assets.warehouse.publish import PublishRefused, version_path, versions
-from analytics_assets.warehouse.table import Table, replace_all
+from analytics_assets.warehouse.table import Table, replace_all, rewrite_rows
 from analytics_assets_tests.builders import Line, Opener, a_config, a_view, an_event, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.faults import run
@@ -275,7 +275,7 @@ def test_limits_that_are_loosened_later_bring_nothing_back_and_break_no_sum(afte
 def test_an_identifier_that_comes_back_is_kept_again_also_by_a_process_that_remembers_it(open_line: Opener) -> None:
     worker, night = open_line(pseudonyms=True), open_line(pseudonyms=True)
     worker.load([an_event("m1", user_id="jane")])
-    assert night.pipeline.pseudonyms.take_out(night.con, "value = 'device-1'") == 1
+    assert rewrite_rows(night.pipeline.pseudonyms.table, night.con, "value = 'device-1'", 1) == (1, 0)
     worker.load([an_event("m2", user_id="jane")])
     assert [row["value"] for row in worker.dicts(IDENTIFIERS)] == ["device-1", "jane"]
 

@@ -79,12 +79,9 @@ class Erasures:
         return self.ledger.add(self._named(people), by, self._clock())
 
     def _named(self, people: Sequence[Person]) -> list[Person]:
-        alike = [person for person in people if re.fullmatch(FORM, person.id)]
-        meant = {
-            tenant: self._pseudonyms().values(tenant, [person.id for person in alike if person.tenant == tenant])
-            for tenant in {person.tenant for person in alike}
-        }
-        return [Person(one.tenant, one.kind, meant.get(one.tenant, {}).get(one.id, one.id)) for one in people]
+        alike = [(person.tenant, person.id) for person in people if re.fullmatch(FORM, person.id)]
+        meant = self._pseudonyms().values_of(alike) if alike else {}
+        return [Person(one.tenant, one.kind, meant.get((one.tenant, one.id), one.id)) for one in people]
 
     def waiting(self) -> list[Request]:
         """Requests whose people are still in what is stored."""
@@ -123,8 +120,8 @@ class Erasures:
         whom.stand_identities(con)
         members, unknown, pending = dict[Person, Member](), list[str](), self.ledger.pending()
         for request in pending:
-            asked = [whom.stored(person) for person in whom.meant(con, request, hints)]
-            same = whom.same(con, asked)
+            meant = whom.meant(con, request, hints)
+            same = whom.same(con, [whom.stored(person) for person in meant])
             sent = whom.sent(same)
             people = [*same, *(Person(one.tenant, one.kind, sent[one]) for one in same if one in sent)]
             self.ledger.note_found(request, people)
@@ -135,7 +132,7 @@ class Erasures:
                 until = max(request.at, members[one].until) if one in members else request.at
                 members[one] = Member(one, sent.get(one, one.id), until)
             # Also who is in no event may be in a file or a rejected record.
-            for person in whom.meant(con, request, hints):
+            for person in meant:
                 members.setdefault(whom.stored(person), Member(whom.stored(person), person.id, request.at))
         newest = max([*versions(self.home), *(entry["version"] for entry in history(self.home))], default=0)
         going = Pass(tuple(request.id for request in pending), tuple(members.values()), tuple(unknown), newest)

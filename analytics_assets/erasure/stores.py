@@ -4,8 +4,8 @@ Each can be killed and done again. What goes is noted before it does, by the ver
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from analytics_assets.events.values import Values
 from analytics_assets.events.withdraw import ERASED
 from analytics_assets.privacy.digests import FORM, place_of
 from analytics_assets.privacy.keys import pointer
-from analytics_assets.privacy.pseudonyms import IDENTIFIERS, identifying
+from analytics_assets.privacy.pseudonyms import IDENTIFIERS, identifying, may_hold
 from analytics_assets.privacy.pseudonyms import Path as Keys
 from analytics_assets.privacy.taxonomy import JSON_COLUMNS, Taxonomy
 from analytics_assets.sessions.build import days_without, window
@@ -30,7 +30,7 @@ from analytics_assets.sources.readers import UnreadableFile
 from analytics_assets.sources.redact import Mark, Redacted, redact_file, redact_kept, redact_unread
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import TableSpec, literal
-from analytics_assets.warehouse.table import Snapshot, Table
+from analytics_assets.warehouse.table import DataFile, Snapshot, Table, rewrite_rows
 
 _CHUNK = 50_000
 _WHOSE = "coalesce('user:' || {row}.user_id, 'device:' || {row}.anonymous_id)"
@@ -109,6 +109,8 @@ class Stores:
         if self._intake.has(mark):
             return
         snapshot = self._intake.events.snapshot()
+        # Once: to look into the JSON of every event costs more than all else that is asked of them.
+        con.execute(f"create or replace temp table names_in_json as {self._named(snapshot)}")
         self._stand_mentions(con, snapshot)
 
         def plan(found: Going) -> None:
@@ -120,15 +122,19 @@ class Stores:
             self._intake, con, ERASED, mark, now, _GOES, changing=_CHANGES, replaced=_REPLACED, joined=_JOINED, plan=plan,
             days=lambda found: self._days(con, snapshot, found),
         )  # fmt: skip
-        con.execute("drop table erased_mentions")
+        con.execute("drop table erased_mentions; drop table names_in_json")
 
     def _days(self, con: duckdb.DuckDBPyConnection, snapshot: Snapshot, found: Going) -> list[date]:
         """The days to rebuild: also those of events that come into another session without these."""
         rules = self._settings.limits.sessions
         low, high = window(found.days, rules)
+        # Files that hold no other day tell of none.
+        files = [file for file in snapshot.between(low, high) if not _within(file, found.days)]
+        if not files:
+            return list(found.days)
         theirs = f"{_GOES} or {_CHANGES}"
-        leaving = f"select event.tenant_id, event.message_id from ({snapshot.select()}) event {_JOINED} where {theirs}"
-        return days_without(con, snapshot.select(snapshot.between(low, high)), leaving, found.days, rules)
+        leaving = f"select event.* from ({snapshot.select()}) event {_JOINED} where {theirs}"
+        return days_without(con, snapshot.select(files), leaving, found.days, rules)
 
     def _paths(self) -> dict[str, list[Keys]]:
         """The keys of each JSON column under which some source names people."""
@@ -145,12 +151,11 @@ class Stores:
             if not paths:
                 continue
             keys = sorted({path[0] for path in paths})
-            asked = " or ".join(f"contains({column}, {literal(json.dumps(key))})" for key in keys)
             pointers = ", ".join(literal("".join(map(pointer, path))) for path in paths)
             parts.append(
                 "select tenant_id, message_id, user_id, anonymous_id, timestamp, received_at, "
                 f"unnest(json_extract_string({column}, [{pointers}])) as id "
-                rf"from ({snapshot.select()}) where {asked} or contains({column}, '\u')"
+                f"from ({snapshot.select()}) where {may_hold(column, keys)}"
             )
         return f"select * from ({' union all '.join(parts)}) where id is not null"
 
@@ -161,7 +166,7 @@ class Stores:
             f"from ({self._intake.events.spec.empty_select})"
         )
         rows = con.execute(
-            f"select distinct tenant_id, message_id from ({self._named(snapshot)}) event semi join erased_members m "
+            "select distinct tenant_id, message_id from names_in_json event semi join erased_members m "
             f"on m.tenant_id = event.tenant_id and m.id = event.id and {_WAS} <= m.until"
         ).fetchall()
         if not rows:
@@ -212,12 +217,12 @@ class Stores:
         con.execute(
             "create or replace temp table orphans as select distinct tenant_id, id from ("
             f"select event.tenant_id, session_id as id from ({rows}) event {_OWN} where {_GOES} union all "
-            f"select event.tenant_id, event.id from ({self._named(snapshot)}) event {_OWN} where {_GOES}) where id is not null"
+            f"select event.tenant_id, event.id from names_in_json event {_OWN} where {_GOES}) where id is not null"
         )
         con.execute(
             f"delete from orphans using (select event.tenant_id, session_id as id from ({rows}) event {_OWN} "
             f"where not {_GOES} union all "
-            f"select event.tenant_id, event.id from ({self._named(snapshot)}) event {_OWN} where not {_GOES}) stays "
+            f"select event.tenant_id, event.id from names_in_json event {_OWN} where not {_GOES}) stays "
             "where stays.tenant_id = orphans.tenant_id and stays.id = orphans.id"
         )
         key = f"case when regexp_full_match(id, '{FORM}') then {place_of('id')} end as pseudonym_key"
@@ -233,22 +238,22 @@ class Stores:
     # Records and identifiers as they came
 
     def _from_identifiers(self, con: duckdb.DuckDBPyConnection) -> None:
-        table = self._tables[IDENTIFIERS.name]
-        delta = table.open()
-        old = table.snapshot_of(delta)
-        if not old.files or not self._orphans.exists():
+        if not self._orphans.exists():
             return
-        gone = f"semi join read_parquet({literal(str(self._orphans))}) using (tenant_id, pseudonym_key)"
-        count = con.execute(f"select count(*) from ({old.select()}) {gone}").fetchall()[0][0]
-        if not count:
-            return
-        kept = f"select {IDENTIFIERS.select_list} from ({old.select()}) {gone.replace('semi', 'anti', 1)}"
-        self._commit(table, delta, old, table.write(con, kept, "kept"), gone=count)
+        orphans = f"read_parquet({literal(str(self._orphans))})"
+        theirs = f"select (tenant_id, pseudonym_key) from {orphans} where pseudonym_key is not null"
+        table, dense = self._tables[IDENTIFIERS.name], self._settings.limits.storage.dense_day_rows
 
-    def _commit(self, table: Table, delta: Any, old: Snapshot, adds: Any, **counts: int) -> None:
-        mark = f"{ERASED}-{self._going.id}-{delta.version()}"
-        self._passes.note(table.spec.name, mark, files=len(old.files), **counts)
-        table.commit(delta, adds, old.files, transaction=mark)
+        def plan(version: int, gone: int, files: int) -> str:
+            return self._note(IDENTIFIERS.name, version, gone=gone, files=files)
+
+        rewrite_rows(table, con, f"(tenant_id, pseudonym_key) in ({theirs})", dense, plan=plan)
+
+    def _note(self, store: str, version: int, **counts: int) -> str:
+        """Note what goes from a version of a table; returns the mark of the commit."""
+        mark = f"{ERASED}-{self._going.id}-{version}"
+        self._passes.note(store, mark, **counts)
+        return mark
 
     def _from_rejected(self, con: duckdb.DuckDBPyConnection) -> None:
         table = self._intake.rejected
@@ -290,7 +295,8 @@ class Stores:
                 f"from ({old.select()}) old join redacted new using (record_digest, copy) where new.raw is not null)"
             )
             adds = table.write(con, f"select {columns} from renewed", "kept")
-            self._commit(table, delta, old, adds, gone=gone, changed=changed)
+            mark = self._note(table.spec.name, delta.version(), files=len(old.files), gone=gone, changed=changed)
+            table.commit(delta, adds, old.files, transaction=mark)
             con.execute("drop table renewed")
         con.execute("drop table redacted")
 
@@ -327,6 +333,13 @@ class Stores:
 def _tells_alone(value: str) -> bool:
     """Whether a value is of one person alone: an address or a number with letters, and not a name that many bear."""
     return "@" in value or (len(value) >= 8 and any(map(str.isdigit, value)))
+
+
+def _within(file: DataFile, days: Collection[date]) -> bool:
+    """Whether all rows of a file are of these days."""
+    if file.low is None or file.high is None:
+        return False
+    return all(file.low.date() + timedelta(days=n) in days for n in range((file.high.date() - file.low.date()).days + 1))
 
 
 def _unnamed(text: str | None, paths: Sequence[Keys], ids: set[str]) -> str | None:

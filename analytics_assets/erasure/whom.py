@@ -7,6 +7,8 @@ import duckdb
 from analytics_assets.events.days import pending_days
 from analytics_assets.events.intake import Intake
 from analytics_assets.events.schema import EVENTS
+from analytics_assets.privacy.digests import pseudonym
+from analytics_assets.privacy.keyring import Key
 from analytics_assets.privacy.ledger import Kind, Ledger, Person, Request
 from analytics_assets.privacy.pseudonyms import Pseudonyms
 from analytics_assets.sessions.build import merge_identities, resolved_identities
@@ -21,25 +23,22 @@ class Whom:
     def __init__(self, intake: Intake, identities: Table, pseudonyms: Pseudonyms, ledger: Ledger) -> None:
         self._intake, self._identities, self._pseudonyms, self._ledger = intake, identities, pseudonyms, ledger
         self._in_use = pseudonyms.in_use.tenants()
+        self._keys: dict[str, Key] = {}
 
     def stored(self, sent: Person) -> Person:
         """A person as events name them."""
         if sent.tenant not in self._in_use:
             return sent
-        return Person(sent.tenant, sent.kind, self._pseudonyms.pseudonym(sent.tenant, sent.id))
+        if sent.tenant not in self._keys:
+            self._keys[sent.tenant] = self._pseudonyms.known_key(sent.tenant)
+        return Person(sent.tenant, sent.kind, pseudonym(self._keys[sent.tenant], sent.id))
 
     def sent(self, stored: Iterable[Person]) -> dict[Person, str]:
         """How senders name people; without those that no sender named."""
-        found: dict[Person, str] = {}
         people = list(stored)
-        for tenant in {person.tenant for person in people}:
-            theirs = [person for person in people if person.tenant == tenant]
-            if tenant in self._in_use:
-                values = self._pseudonyms.values(tenant, [person.id for person in theirs])
-                found |= {person: values[person.id] for person in theirs if person.id in values}
-            else:
-                found |= {person: person.id for person in theirs}
-        return found
+        values = self._pseudonyms.values_of([(one.tenant, one.id) for one in people if one.tenant in self._in_use])
+        named = {one: values.get((one.tenant, one.id)) if one.tenant in self._in_use else one.id for one in people}
+        return {one: value for one, value in named.items() if value is not None}
 
     def meant(self, con: duckdb.DuckDBPyConnection, request: Request, hints: Sequence[Person]) -> list[Person]:
         """Whom a request means, as senders name them. `hints` are people who may be among them; else all are looked at."""
@@ -47,21 +46,20 @@ class Whom:
         hinted = [one for one, digest in zip(hints, self._ledger.digests(request, hints), strict=True) if digest in digests]
         if digests <= set(self._ledger.digests(request, hinted)):
             return hinted
-        found = []
-        for tenant, values in self._values(con):
-            people = [Person(tenant, kind, value) for value in values for kind in _KINDS]
-            named = zip(people, self._ledger.digests(request, people), strict=True)
-            found += [person for person, digest in named if digest in digests]
-        return found
+        people = self._marked(con, request)
+        named = zip(people, self._ledger.digests(request, people), strict=True)
+        return [person for person, digest in named if digest in digests]
 
-    def _values(self, con: duckdb.DuckDBPyConnection) -> Iterable[tuple[str, list[str]]]:
-        """Every identifier of every tenant, as senders name people."""
+    def _marked(self, con: duckdb.DuckDBPyConnection, request: Request) -> list[Person]:
+        """Of every identifier of every tenant, as senders name people, those who may be meant."""
         raw = f"select tenant_id, value as id from ({self._pseudonyms.table.snapshot().select()})"
         events = self._intake.events.snapshot().select()
         mine = " or ".join(f"tenant_id = '{tenant}'" for tenant in self._in_use) or "false"
         clear = " union ".join(f"select tenant_id, {column} from ({events}) where not ({mine})" for column in _COLUMNS)
-        rows = con.execute(f"select tenant_id, list(distinct id) from ({raw} union {clear}) where id is not null group by 1")
-        return [(tenant, values) for tenant, values in rows.fetchall()]
+        every = f"(select distinct tenant_id, id from ({raw} union all {clear}) where id is not null)"
+        kinds = " union all ".join(f"select tenant_id, '{kind}' as kind, id from {every}" for kind in _KINDS)
+        meant = self._ledger.stand_marks(con, [request])
+        return [Person(*row) for row in con.execute(f"select tenant_id, kind, id from ({kinds}) where {meant}").fetchall()]
 
     def stand_identities(self, con: duckdb.DuckDBPyConnection) -> None:
         """Make temp table `who_is`: who is who by all events that are stored, also by those that wait for a rebuild."""

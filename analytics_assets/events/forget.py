@@ -26,7 +26,6 @@ class Going:
     changed: int
     days: tuple[date, ...]
     files: tuple[DataFile, ...]
-    left: Mapping[date, int]
 
     @property
     def any(self) -> bool:
@@ -41,7 +40,7 @@ def going(
     The row is `event` in them; `joined` may join what they need, to at most one row each.
     """
     if not snapshot.files:
-        return Going(snapshot.version, 0, 0, (), (), {})
+        return Going(snapshot.version, 0, 0, (), ())
     paths = ", ".join(literal(file.path) for file in snapshot.files)
     # A file may be of before a column was declared.
     rows = (
@@ -49,19 +48,14 @@ def going(
         f"union all by name select *, null::varchar as filename from ({EVENTS.empty_select}))"
     )
     found = con.execute(
-        f"select filename, timestamp::date as day, count(*) filter (goes), count(*) filter (changes), count(*) "
+        f"select filename, timestamp::date as day, count(*) filter (goes), count(*) filter (changes) "
         f"from (select filename, event.timestamp, {condition} as goes, not goes and {changing} as changes "
-        f"from {rows} event {joined}) group by all"
+        f"from {rows} event {joined}) group by all having bool_or(goes or changes)"
     ).fetchall()
-    touched = {name for name, _, gone, changed, _ in found if gone or changed}
-    left: dict[date, int] = {}
-    for name, day, gone, _, rows_of_day in found:
-        if name in touched and rows_of_day > gone:
-            left[day] = left.get(day, 0) + rows_of_day - gone
+    touched = {name for name, *_ in found}
     return Going(
         snapshot.version, sum(row[2] for row in found), sum(row[3] for row in found),
-        tuple(sorted({day for _, day, gone, changed, _ in found if gone or changed})),
-        tuple(file for file in snapshot.files if file.path in touched), left,
+        tuple(sorted({day for _, day, *_ in found})), tuple(file for file in snapshot.files if file.path in touched),
     )  # fmt: skip
 
 
@@ -88,9 +82,15 @@ def forget(
         f"case when {changing} then {new[name]} else event.{name} end as {name}" if name in new else f"event.{name}"
         for name in EVENTS.column_names
     )
-    stored = intake.events.snapshot_of(delta).select(found.files)
-    kept = f"select {columns} from ({stored}) event {joined} where not ({condition})"
-    adds = intake.events.write_days(con, kept, "kept", found.left, intake.storage.dense_day_rows) if found.left else []
+    stored, adds = intake.events.snapshot_of(delta), []
+    # File by file, each in the order that it has: to sort all of them together costs three times as much.
+    con.execute("set preserve_insertion_order = true")
+    try:
+        for file in found.files:
+            kept = f"select {columns} from ({stored.select([file])}) event {joined} where not ({condition})"
+            adds += intake.events.write(con, kept, "kept", ordered=False)
+    finally:
+        con.execute("set preserve_insertion_order = false")
     report = BatchReport(
         mark, "", None, "", status, -found.gone, 0, 0, -found.gone, round(time.monotonic() - started, 3),
         days=tuple(days(found)) if rebuild else (), received_at=now, events_version=delta.version() + 1, events_by_tenant={},

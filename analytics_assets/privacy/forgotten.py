@@ -17,15 +17,19 @@ class Forgotten:
         A record of before the request: it happened or was received until then, or does not say when. Who comes back later is
         somebody new.
         """
-        if not self._ledger.requests():
+        requests = self._ledger.requests()
+        if not requests:
             return False
+        meant = self._ledger.stand_marks(con, requests)
         people = [
             Person(*row)
             for row in con.execute(
-                "select distinct tenant_id, 'user', user_id from mapped where tenant_id is not null and user_id <> '' "
+                "select tenant_id, kind, id from ("
+                "select distinct tenant_id, 'user' as kind, user_id as id from mapped "
+                "where tenant_id is not null and user_id <> '' "
                 "union all "
                 "select distinct tenant_id, 'device', anonymous_id from mapped "
-                "where tenant_id is not null and anonymous_id <> '' and coalesce(user_id, '') = ''"
+                f"where tenant_id is not null and anonymous_id <> '' and coalesce(user_id, '') = '') where {meant}"
             ).fetchall()
         ]
         until = self._ledger.until(people)

@@ -6,6 +6,7 @@ brings back, is one and the same: requests without a receipt. Each data home has
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -16,9 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
+
 from analytics_assets.audit.outside import Key, Outside
 from analytics_assets.settings import UserError
 from analytics_assets.warehouse.home import Home, replace_file
+from analytics_assets.warehouse.spec import literal
 
 Kind = Literal["user", "device"]
 
@@ -38,7 +42,10 @@ class LedgerKeyLost(UserError):
 
 @dataclass
 class Request:
-    """Who asked when, and for whom: as digests, those `asked` for, in order, and all `found` to be the same."""
+    """Who asked when, and for whom: as digests, those `asked` for, in order, and all `found` to be the same.
+
+    `marks` are short digests of the same people, which a query can compute of millions: who has none of them is not meant.
+    """
 
     id: str
     at: datetime
@@ -46,6 +53,7 @@ class Request:
     key: str
     asked: tuple[str, ...]
     found: set[str] = field(default_factory=set)
+    marks: set[str] = field(default_factory=set)
 
     @property
     def digests(self) -> set[str]:
@@ -91,6 +99,22 @@ class Ledger:
         key = self._key(request.key)
         return [_digest(key, person) for person in people]
 
+    def stand_marks(self, con: duckdb.DuckDBPyConnection, requests: Iterable[Request]) -> str:
+        """Make temp table `marked` of the marks of requests; returns SQL that is true of a person who may be meant.
+
+        The person is `tenant_id`, `kind` and `id` in it. Raises LedgerKeyLost.
+        """
+        rows = [(_salt(self._key(request.key)), mark) for request in requests for mark in request.marks]
+        con.execute(
+            "create or replace temp table marked as select distinct unnest(?::varchar[]) as salt, unnest(?::varchar[]) as mark",
+            [[salt for salt, _ in rows], [mark for _, mark in rows]],
+        )
+        salts = sorted({salt for salt, _ in rows})
+        person = "concat_ws(chr(31), tenant_id, kind, id)"
+        asked = (f"{_MARK.format(salt=literal(salt), person=person)} in (select mark from marked where salt = {literal(salt)})"
+                 for salt in salts)  # fmt: skip
+        return " or ".join(asked) or "false"
+
     def until(self, people: Collection[Person]) -> dict[Person, datetime]:
         """Of those who were to be forgotten, until when all of theirs is. Raises LedgerKeyLost."""
         found: dict[Person, datetime] = {}
@@ -115,9 +139,11 @@ class Ledger:
                 said = json.loads(line)
                 if "asked" in said:
                     at = datetime.fromisoformat(said["at"])
-                    requests[said["erasure"]] = Request(said["erasure"], at, said["by"], said["key"], tuple(said["asked"]))
+                    known = (said["erasure"], at, said["by"], said["key"], tuple(said["asked"]))
+                    requests[said["erasure"]] = Request(*known, marks=set(said["marks"]))
                 elif "found" in said:
                     requests[said["erasure"]].found.update(said["found"])
+                    requests[said["erasure"]].marks.update(said["marks"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is damaged: who is to be forgotten is not known; put its backup back") from None
         return list(requests.values())
@@ -140,17 +166,21 @@ class Ledger:
         key = self._outside.key_to_seal(next((request.key for request in reversed(self.requests())), None))
         self._keys[key.id] = key
         asked = tuple(dict.fromkeys(_digest(key, person) for person in people))
-        request = Request(secrets.token_hex(8), now, by, key.id, asked)
-        said = {"erasure": request.id, "at": now.isoformat(), "by": by, "key": key.id, "asked": asked}
+        marks = {_mark(key, person) for person in people}
+        request = Request(secrets.token_hex(8), now, by, key.id, asked, marks=marks)
+        said = {"erasure": request.id, "at": now.isoformat(), "by": by, "key": key.id, "asked": asked, "marks": sorted(marks)}
         self._append(said)
         return request
 
     def note_found(self, request: Request, people: Iterable[Person]) -> None:
         """Note who turned out to be the same: the data that tell so are about to go."""
+        people = list(people)
         new = sorted(set(self.digests(request, people)) - request.digests)
         if new:
-            self._append({"erasure": request.id, "found": new})
+            marks = {_mark(self._key(request.key), person) for person in people}
+            self._append({"erasure": request.id, "found": new, "marks": sorted(marks)})
             request.found.update(new)
+            request.marks.update(marks)
 
     def _append(self, said: Mapping[str, Any]) -> None:
         with self._writing(self.path) as log:
@@ -197,6 +227,19 @@ class Ledger:
 
 def _digest(key: Key, person: Person) -> str:
     return key.digest("erasure", json.dumps([person.tenant, person.kind, person.id]))
+
+
+# A person as 32 bits, keyed by a salt of the request's key: in Python, and as DuckDB computes it of columns.
+_MARK = "left(md5({salt} || {person}), 8)"
+
+
+def _mark(key: Key, person: Person) -> str:
+    text = "\x1f".join((person.tenant, person.kind, person.id))
+    return hashlib.md5((_salt(key) + text).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
+
+
+def _salt(key: Key) -> str:
+    return key.digest("mark", "")
 
 
 def _first_line(path: Path) -> bytes:

@@ -278,17 +278,6 @@ class Pseudonyms:
             con.execute(f"drop table if exists {made}")
         self._made.clear()
 
-    def take_out(self, con: duckdb.DuckDBPyConnection, stays: str) -> int:
-        """Take the rows out that do not meet the SQL `stays`, which is never null; returns how many."""
-        delta = self.table.open()
-        old = self.table.snapshot_of(delta)
-        select = f"select {IDENTIFIERS.select_list} from ({old.select()})"
-        going = con.execute(f"select count(*) from ({select}) where not ({stays})").fetchall()[0][0]
-        if going:
-            adds = self.table.write(con, f"{select} where {stays}", "kept")
-            self.table.commit(delta, adds, old.files)
-        return int(going)
-
     # For people
 
     def confirm_keys(self) -> None:
@@ -300,20 +289,23 @@ class Pseudonyms:
 
     def values(self, tenant: str, pseudonyms: Sequence[str]) -> dict[str, str]:
         """What each of these stands for; without those that are no pseudonyms of the tenant."""
+        return {one: value for (_, one), value in self.values_of([(tenant, one) for one in pseudonyms]).items()}
+
+    def values_of(self, pseudonyms: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """What each (tenant, pseudonym) stands for; without those that are none."""
         files = self.table.snapshot().files
         if not files:
             return {}
         # A connection of its own: it is asked in the middle of a query too.
         with duckdb.connect(config={"threads": 1}) as con:
             asked = (
-                f"select pseudonym, {place_of('pseudonym')} as pseudonym_key from (select unnest(?::varchar[]) as pseudonym)"
+                f"select tenant_id, pseudonym, {place_of('pseudonym')} as pseudonym_key from "
+                "(select unnest(?::varchar[]) as tenant_id, unnest(?::varchar[]) as pseudonym)"
             )
-            stored = f"select pseudonym_key, value from {scan([file.path for file in files], alike=True)} where tenant_id = ?"
-            return dict(
-                con.execute(
-                    f"select pseudonym, value from ({asked}) join ({stored}) using (pseudonym_key)", [list(pseudonyms), tenant]
-                ).fetchall()
-            )
+            stored = f"select tenant_id, pseudonym_key, value from {scan([file.path for file in files], alike=True)}"
+            columns = [[tenant for tenant, _ in pseudonyms], [one for _, one in pseudonyms]]
+            query = f"select tenant_id, pseudonym, value from ({asked}) join ({stored}) using (tenant_id, pseudonym_key)"
+            return {(tenant, one): value for tenant, one, value in con.execute(query, columns).fetchall()}
 
     def in_clear(self, con: duckdb.DuckDBPyConnection, events: str) -> list[InClear]:
         """What stands in clear in `events`, a SELECT, that a rotation would replace. Reads all of them."""
@@ -325,7 +317,7 @@ class Pseudonyms:
             for column, paths in fields.paths.items():
                 for path in paths:
                     value = f"json_extract_string({column}, {literal(''.join(map(pointer, path)))})"
-                    values[".".join((column, *path))] = f"case when {_may_hold(column, path[:1])} then {value} end"
+                    values[".".join((column, *path))] = f"case when {may_hold(column, path[:1])} then {value} end"
             clear = [f"{value} <> '' and not regexp_full_match({value}, '{FORM}')" for value in values.values()]
             counts = [f"count(*) filter (where {one}), min(timestamp::date) filter (where {one})" for one in clear]
             rows = con.execute(
@@ -347,10 +339,14 @@ class Pseudonyms:
 
     def pseudonym(self, tenant: str, value: str) -> str:
         """The pseudonym of a value. Raises KeyLost, and UserError for a tenant without any."""
+        return pseudonym(self.known_key(tenant), value)
+
+    def known_key(self, tenant: str) -> Key:
+        """What a tenant's pseudonyms are made with. Raises KeyLost, and UserError for a tenant without any."""
         key = self.in_use.key(tenant)
         if key is None:
             raise UserError(f"no pseudonym of '{tenant}' was made yet; its first load with identifiers makes a key")
-        return pseudonym(key, value)
+        return key
 
     def names(self, tenant: str, value: str) -> list[str]:
         """All that whoever `value` names may be named by: the identifier, and its pseudonym under every key there is.
@@ -372,7 +368,7 @@ def _with_keys(relation: str, paths: Mapping[JsonColumn, Collection[Path]], mine
             # What holds a key is looked at too: only an object can be patched.
             seen = sorted({path[:length] for path in its for length in range(1, len(path) + 1)})
             pointers = ", ".join(literal("".join(map(pointer, path))) for path in seen)
-            asked = f"{mine or 'true'} and ({_may_hold(column, sorted({path[0] for path in its}))})"
+            asked = f"{mine or 'true'} and ({may_hold(column, sorted({path[0] for path in its}))})"
             looked.append(f"case when {asked} then json_extract_string({column}, [{pointers}]) end as __{column}")
             patch = _patch((), its, {path: f"__{column}[{place}]" for place, path in enumerate(seen, start=1)})
             changed[column] = (
@@ -384,7 +380,7 @@ def _with_keys(relation: str, paths: Mapping[JsonColumn, Collection[Path]], mine
     return f"(select * replace ({replaced}) from (select *, {', '.join(looked)} from {relation}))"
 
 
-def _may_hold(column: str, keys: Collection[str]) -> str:
+def may_hold(column: str, keys: Collection[str]) -> str:
     """SQL that is true where JSON holds one of the keys."""
     # A letter that few texts have is looked for much faster than a word.
     rare = {key: min(key, key=lambda letter: (letter not in ascii_uppercase, letter not in "jqxz")) for key in keys if key}

@@ -71,15 +71,16 @@ def days_without(
 ) -> list[date]:
     """The `days` on which events leave, and those of events that may come into another session without them.
 
-    `events` is a SELECT over the window of `days`, `leaving` one of (tenant_id, message_id).
+    `events` is a SELECT over the window of `days`, `leaving` one of those that leave.
     """
     found = con.execute(f"""
-        with keyed as (select tenant_id, message_id, timestamp, {_KEY} as session_key from ({events})),
-        gone as (select tenant_id, session_key, min(timestamp) as low, max(timestamp) as high
-                 from keyed semi join ({leaving}) using (tenant_id, message_id) group by all)
-        select distinct timestamp::date from keyed join gone using (tenant_id, session_key)
-        where timestamp between low - to_hours({rules.longest_hours}) and high + to_hours(2 * {rules.longest_hours})
-    """).fetchall()
+        with gone as (select tenant_id, {_KEY} as session_key, min(timestamp) as low, max(timestamp) as high
+                      from ({leaving}) group by all)
+        select distinct timestamp::date
+        from (select tenant_id, timestamp, {_KEY} as session_key from ({events})) join gone using (tenant_id, session_key)
+        where timestamp::date not in (select unnest(?::date[]))
+        and timestamp between low - to_hours({rules.longest_hours}) and high + to_hours(2 * {rules.longest_hours})
+    """, [list(days)]).fetchall()  # fmt: skip
     return sorted({*days, *(day for (day,) in found)})
 
 

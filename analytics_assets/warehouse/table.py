@@ -8,7 +8,7 @@ partitions: a dense day has files of its own, thin days share one file a month (
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as clock_time
@@ -362,11 +362,12 @@ def replace_days(
 def rewrite_rows(
     table: Table, con: duckdb.DuckDBPyConnection, goes: str, dense_day_rows: int, *,
     changes: str = "false", replaced: Mapping[str, str] | None = None,
+    plan: Callable[[int, int, int], str | None] = lambda version, gone, files: None,
 ) -> tuple[int, int]:  # fmt: skip
     """Take out the rows that meet the SQL `goes`, and give others that meet `changes` the values of `replaced` (column to SQL).
 
     Neither must ever be null. One commit that rewrites the files that hold such rows, or none; returns (rows that went, rows
-    that changed).
+    that changed). `plan` hears of it before: the version, how many rows go, and from how many files; it may name the commit.
     """
     delta = table.open()
     old = table.snapshot_of(delta)
@@ -385,6 +386,8 @@ def rewrite_rows(
         return 0, 0
     touched = {name for name, *_ in counted}
     files = [file for file in old.files if file.path in touched]
+    gone, changed = sum(row[1] for row in counted), sum(row[2] for row in counted)
+    transaction = plan(delta.version(), gone, len(files))
     columns = ", ".join(
         f"case when {changes} then {replaced[name]} else {identifier(name)} end as {identifier(name)}"
         if replaced and name in replaced else identifier(name)
@@ -397,8 +400,8 @@ def rewrite_rows(
         day = f"{identifier(spec.time_column)}::date"
         left = dict(con.execute(f"select {day}, count(*) from ({kept}) group by 1").fetchall())
         adds = table.write_days(con, kept, "kept", left, dense_day_rows) if left else []
-    table.commit(delta, adds, files)
-    return sum(row[1] for row in counted), sum(row[2] for row in counted)
+    table.commit(delta, adds, files, transaction=transaction)
+    return gone, changed
 
 
 def replace_all(table: Table, con: duckdb.DuckDBPyConnection, select: str, note: dict[str, str] | None = None) -> int:

@@ -143,7 +143,7 @@ def test_each_row_gets_its_own_pseudonyms_and_no_row_is_lost_or_doubled(
 def test_a_key_is_found_however_it_is_spelled(replacing: Line, key: str, ascii_only: bool, slashed: bool) -> None:
     text = json.dumps({"other": 1, key: "bob"}, ensure_ascii=ascii_only)
     text = text.replace("/", r"\/") if slashed else text
-    assert replacing.con.execute(f"select {room._may_hold('text', [key])} from (select ? as text)", [text]).fetchall() == [
+    assert replacing.con.execute(f"select {room.may_hold('text', [key])} from (select ? as text)", [text]).fetchall() == [
         (True,)
     ]
 
