@@ -26,6 +26,8 @@ from analytics_assets.warehouse.home import Home
 # A shorter peak is still known if it was the largest of the process: the kernel notes that one itself.
 SAMPLE_SECONDS = 0.1
 _SELDOM_SECONDS = 0.5
+# Looks may take this share of what the process takes; if they take more there are fewer, down to one a second.
+_OWN_SHARE, _SLOWEST_SECONDS = 0.003, 1.0
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0
 _CODE = (".py", ".yaml", ".sql", ".yml")
@@ -94,24 +96,33 @@ class Measuring:
         self._file.close()
 
     def _note(self) -> None:
-        """Keep for the next run what this one took."""
+        """Keep for the next run what this one took, if that is news."""
         queries = self._counts.queries if self._counts.profiled else self._known and self._known.queries
-        took = probe.usage().cpu_seconds - self._before.cpu_seconds
-        sampling.note(self._notes, self._step, sampling.Known(took, queries or 0))
+        known = sampling.Known(probe.usage().cpu_seconds - self._before.cpu_seconds, queries or 0)
+        if sampling.one_in(known) != sampling.one_in(self._known) or self._known is None:
+            sampling.note(self._notes, self._step, known)
 
     def _watch(self) -> None:
         # Here and not at the end: it takes some milliseconds, once a process.
         self._code = code_version()
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self._look()
-            elapsed = time.monotonic() - self._said_at
-            due = max(_LINE_SECONDS, _NEWS * (time.monotonic() - self._began))
-            higher = self.peak > self._said_peak * (1 + _NEWS)
-            if elapsed >= due or (higher and elapsed >= _LINE_SECONDS / 10):
-                # A full disk takes the measurement, and never the step.
-                with suppress(OSError):
-                    self._say(ended=False)
+        pause, own, process = SAMPLE_SECONDS, time.thread_time(), time.process_time()
+        while not self._ended.wait(pause):
+            # Where others have the processor, a step lasts long and takes little: the usual looks would be a part of that.
+            spare = time.thread_time() - own <= _OWN_SHARE * (time.process_time() - process)
+            if spare or pause >= _SLOWEST_SECONDS:
+                self._look()
+                self._say_news()
+            pause = SAMPLE_SECONDS if spare else min(pause * 2, _SLOWEST_SECONDS)
         self._own += time.thread_time()
+
+    def _say_news(self) -> None:
+        now = time.monotonic()
+        elapsed, due = now - self._said_at, max(_LINE_SECONDS, _NEWS * (now - self._began))
+        higher = self.peak > self._said_peak * (1 + _NEWS)
+        if elapsed >= due or (higher and elapsed >= _LINE_SECONDS / 10):
+            # A full disk takes the measurement, and never the step.
+            with suppress(OSError):
+                self._say(ended=False)
 
     def _look(self) -> None:
         now = time.monotonic()
