@@ -1,6 +1,6 @@
 """Measuring a step while it runs, into a small file beside its run: what a killed step had taken by then is known too.
 
-A light thread looks at the memory of the process and its children; everything else is counters, read at both ends. The file
+A light thread looks at the memory of the children now and then; everything else is counters, read at both ends. The file
 gets a line when the step begins, a line now and then, and one when it ends; the last whole line counts.
 """
 
@@ -23,11 +23,10 @@ from analytics_assets.telemetry import probe, sampling
 from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 
-# A shorter peak is still known if it was the largest of the process: the kernel notes that one itself.
-SAMPLE_SECONDS = 0.1
-_SELDOM_SECONDS = 0.5
-# Looks may take this share of what the process takes; if they take more there are fewer, down to one a second.
-_OWN_SHARE, _SLOWEST_SECONDS = 0.003, 1.0
+# However short a peak of the process is, the kernel notes it; looks are for children, and for steps that are killed.
+SAMPLE_SECONDS = 0.5
+# Looks may take this share of what the process takes; if they take more there are fewer, down to one in two seconds.
+_OWN_SHARE, _SLOWEST_SECONDS = 0.003, 2.0
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0
 _CODE = (".py", ".yaml", ".sql", ".yml")
@@ -65,8 +64,9 @@ class Measuring:
         self._step, self._notes = key.step, _notes(home)
         self._known = sampling.known_of(self._notes, key.step)
         self._counts = meter.start(profiled=sampling.chosen(self._known, key.run_id, key.step))
-        self._largest_before, self._memory_before = probe.largest(), probe.resident()
-        self.peak, self._children, self._seldom_at = self._memory_before, list[int](), self._began
+        # Where the kernel's mark does not begin anew, it tells of this step only if it grew.
+        self._largest_before = 0 if probe.begin_largest() else probe.largest()
+        self._memory_before = self.peak = probe.resident()
         self._spill, self._spilled = str((home.work / "spill").resolve()), 0
         self._said_at, self._said_peak = self._began, 0
         self._code: str | None = None
@@ -87,8 +87,6 @@ class Measuring:
         self._thread.join()
         meter.stop()
         self._look()
-        if (largest := probe.largest()) > self._largest_before:
-            self.peak = max(self.peak, largest)
         self._own += time.thread_time() - own
         with suppress(OSError):
             self._say(ended=True)
@@ -125,11 +123,11 @@ class Measuring:
                 self._say(ended=False)
 
     def _look(self) -> None:
-        now = time.monotonic()
-        if now - self._seldom_at >= _SELDOM_SECONDS:
-            self._children, self._seldom_at = probe.descendants(), now
-            self._spilled = max(self._spilled, probe.open_in(self._spill))
-        self.peak = max(self.peak, probe.resident() + sum(map(probe.resident, self._children)))
+        children = sum(map(probe.resident, probe.descendants()))
+        self.peak = max(self.peak, probe.resident() + children)
+        if (largest := probe.largest()) > self._largest_before:
+            self.peak = max(self.peak, largest)
+        self._spilled = max(self._spilled, probe.open_in(self._spill))
 
     def _say(self, *, ended: bool) -> None:
         now, self._said_at, self._said_peak = probe.usage(), time.monotonic(), self.peak

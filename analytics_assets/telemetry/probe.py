@@ -44,13 +44,23 @@ def resident(process: int | None = None) -> int:
 
 
 def largest() -> int:
-    """The most bytes of memory that this process ever held."""
+    """The most bytes of memory that this process held, ever or since `begin_largest`."""
     # Not `ru_maxrss`, which begins with what the process held that started this one.
     for line in (_read("/proc/self/status") or "").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def begin_largest() -> bool:
+    """Let `largest` begin anew, with what the process holds now; whether the kernel does that."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+            handle.write("5")
+    except OSError:
+        return False
+    return True
 
 
 def descendants(process: int | None = None) -> list[int]:
