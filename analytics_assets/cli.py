@@ -38,6 +38,7 @@ from analytics_assets.commands.quality import quality
 from analytics_assets.commands.queue import queue
 from analytics_assets.commands.rejected import rejected
 from analytics_assets.commands.sql import sql
+from analytics_assets.commands.telemetry import telemetry
 from analytics_assets.console import running, say, show, show_batches
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets.status import sentence_of, show_demo, show_state, state_of
@@ -351,7 +352,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql, telemetry):
     cli.add_command(_command)
 guard(cli)
 

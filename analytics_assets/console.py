@@ -235,6 +235,7 @@ def running(settings: Settings) -> Iterator[Runner]:
 # Tables
 
 _NUMBERS = {"received", "rejected", "duplicates", "events", "sessions", "records", "rows", "version", "seconds"}
+_NUMBERS |= {"attempts", "runs", "failed", "cost", "share", "success", "times broken"}
 Rows = Iterable[Sequence[object]]
 
 

@@ -24,7 +24,9 @@ from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
 from analytics_assets.defs.resources import production_resources
+from analytics_assets.defs.run_logs import run_logs
 from analytics_assets.defs.sessions import sessions, users
+from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -43,15 +45,17 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                     retained,
                     compacted_events,
                     swept_storage,
+                    run_logs,
                     *PROMISES_KEPT,
                 ],
             ),
             *SERVICE_LEVELS,
+            *dg.map_asset_specs(with_tier, TELEMETRY),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, rollback_publish, erase],
+        jobs=[*JOBS, telemetry, rollback_publish, erase],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures],
-        schedules=SCHEDULES,
+        schedules=[*SCHEDULES, hourly_telemetry],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

@@ -60,6 +60,7 @@ from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, W
 from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices
+from analytics_assets.telemetry.steps import STEPS_LOCK
 from analytics_assets.warehouse.connect import connection
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
@@ -127,7 +128,7 @@ class Pipeline:
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         storage = self.settings.limits.storage
-        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads) as con:
+        with connection(self.home, memory_mb=storage.memory_mb, threads=storage.threads, source=storage.config_source) as con:
             yield con
 
     # Loading
@@ -343,8 +344,8 @@ class Pipeline:
 
     def sweep(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Remove files that no kept version names; returns (files, bytes)."""
-        lock = self.home.lock
-        with self.home.turn(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK):
+        turn, lock = self.home.turn, self.home.lock
+        with turn(INTAKE_LOCK), lock(REBUILD_LOCK), lock(PUBLISH_LOCK), lock(ACTIONS_LOCK), lock(WATCH_LOCK), lock(STEPS_LOCK):
             self.intake.finish_interrupted(con)
             # The next publish shows events as of the last rebuild, whatever was loaded since.
             built = self.last_rebuild()

@@ -197,8 +197,16 @@ class StorageRules(Declared):
     )
     compact_after_days: int = Field(2, ge=1, le=365, description="Days after which a day counts as closed.")
     keep_versions: int = Field(5, ge=2, le=1000, description="Published versions kept for rollback and open readers.")
+    run_log_days: int = Field(
+        90, ge=14, le=3650, description="Days after which Dagster's log of a run goes; telemetry has read it by then."
+    )
     memory_mb: int = Field(512, ge=128, le=1_048_576, description="DuckDB memory of one step, in MB; more spills to disk.")
     threads: int = Field(2, ge=1, le=256, description="DuckDB threads of one step.")
+
+    @property
+    def config_source(self) -> str:
+        """Where the memory and threads of a step come from."""
+        return "limits.yaml" if {"memory_mb", "threads"} & self.model_fields_set else "default"
 
 
 class Incident(Declared):

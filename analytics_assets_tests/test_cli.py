@@ -742,3 +742,24 @@ def test_what_cannot_be_recorded_is_not_done(empty_home: DataHome, tmp_path: Pat
     monkeypatch.setenv("ANALYTICS_KEYS", str(tmp_path / "a-file" / "keys"))
     assert "name another folder in ANALYTICS_KEYS" in analytics("gate", "freeze", "--reason", "for a test").error
     assert analytics("gate").out == "releases are open; the gate was never frozen\n"
+
+
+# What steps took
+
+
+def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop) -> None:
+    collected = analytics("telemetry", "collect", "--json").json
+    assert collected["steps"] > collected["runs"] >= 2
+    told = analytics("telemetry", "report", "--json").json
+    assert {one["job"] for one in told["reliability"]} >= {"ingest", "refresh"}
+    assert sum(one["share"] for one in told["dearest"]) <= 1.0000001
+    shown = analytics("telemetry", "report").out
+    assert "The dearest steps, at assumed prices (prices.yaml)" in shown
+    assert re.search(r"^ingest +intake +\d+ +\d+\.\d{6} EUR ", shown, re.MULTILINE), shown
+    sums = analytics("telemetry", "prometheus").out
+    assert 'analytics_step_attempts_total{job="ingest",step="intake",outcome="success"} ' in sums
+
+
+def test_where_nothing_was_measured_yet_the_report_says_what_to_do(empty_home: DataHome) -> None:
+    answer = analytics("telemetry", "report")
+    assert (answer.code, "run `analytics telemetry collect`" in answer.error) == (FAILED, True)

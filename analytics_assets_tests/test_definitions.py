@@ -16,6 +16,7 @@ from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
+from analytics_assets.defs.telemetry import hourly_telemetry
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.gate import suites
@@ -26,6 +27,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets_tests.builders import a_config
 
 TABLES = {
@@ -40,12 +42,14 @@ TABLES = {
         USERS,
         CONSENT_STATUS,
         QUALITY_RESULTS,
+        STEP_TELEMETRY,
+        UNIT_COSTS,
         *mart_tables(),
     )
 }
 DAILY = {SESSIONS.name, PAGE_VIEWS.name, RUNAWAYS.name, CONSENT_STATUS.name, QUALITY_RESULTS.name, *models()}
 KEPT = {"near_real_time_promise", "hourly_promise", "daily_promise"}
-MAINTENANCE = {"retained", "compacted_events", "swept_storage"}
+MAINTENANCE = {"retained", "compacted_events", "swept_storage", "run_logs"}
 LEVELS = {"slo_error_budget", "release_gate"}
 LOAD = "import dagster; from analytics_assets.definitions import defs; dagster.Definitions.validate_loadable(defs())"
 
@@ -208,8 +212,9 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    assert list(definitions.schedules or []) == SCHEDULES
-    assert {schedule.default_status for schedule in SCHEDULES} == {dg.DefaultScheduleStatus.RUNNING}
+    schedules = list(definitions.schedules or [])
+    assert schedules == [*SCHEDULES, hourly_telemetry]
+    assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.RUNNING}
 
 
 def test_every_published_table_shows_its_tier_and_every_promise_has_dagsters_own_policy(specs: dict[str, dg.AssetSpec]) -> None:
@@ -226,12 +231,13 @@ def test_every_slo_and_the_release_gate_has_a_check(definitions: dg.Definitions)
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     chosen = {
         name: {key.to_user_string() for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys}
-        for name in ("ingest", "refresh", "publish", "maintain")
+        for name in ("ingest", "refresh", "publish", "maintain", "telemetry")
     }
     assert chosen["ingest"] == {"events", "rejected_events", "batches"}
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == MAINTENANCE
+    assert chosen["telemetry"] == {"step_telemetry", "unit_costs"}
 
 
 # Loading

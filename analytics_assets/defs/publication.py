@@ -14,6 +14,7 @@ from analytics_assets.marts.project import models
 from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 
 # Every published table.
 PUBLISHED = [
@@ -21,6 +22,8 @@ PUBLISHED = [
         spec.name
         for spec in (EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, CONSENT_STATUS, QUALITY_RESULTS)
     ),
+    STEP_TELEMETRY.name,
+    UNIT_COSTS.name,
     *(model.name for model in models().values() if model.layer == "marts"),
 ]
 

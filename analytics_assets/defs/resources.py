@@ -12,6 +12,8 @@ from dagster_duckdb import DuckDBResource
 from analytics_assets.settings import Settings
 
 if TYPE_CHECKING:
+    import duckdb
+
     from analytics_assets.pipeline import Pipeline
 
 OWNER = "team:data-platform"
@@ -27,6 +29,24 @@ class PipelineResource(dg.ConfigurableResource):
 
         settings = Settings.from_env()
         return Pipeline(Settings(Path(self.home).resolve(), settings.config) if self.home else settings)
+
+
+class MeasuredDuckDB(DuckDBResource):
+    """DuckDB whose connections tell the telemetry of the step what they do. Their limits stand in `connection_config`."""
+
+    config_source: str = "default"
+
+    @contextmanager
+    def get_connection(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        from analytics_assets.warehouse.meter import watched
+
+        limits = self.connection_config
+        memory_mb = int(str(limits["memory_limit"]).removesuffix("MB"))
+        with (
+            super().get_connection() as con,
+            watched(con, memory_mb=memory_mb, threads=int(limits["threads"]), source=self.config_source),
+        ):
+            yield con
 
 
 class Progress:
@@ -63,8 +83,9 @@ def production_resources() -> dict[str, Any]:
     return {
         "pipeline": PipelineResource(),
         "progress": Progress(),
-        "duckdb": DuckDBResource(
+        "duckdb": MeasuredDuckDB(
             database=":memory:",
+            config_source=storage.config_source,
             connection_config={
                 "memory_limit": f"{storage.memory_mb}MB",
                 "threads": storage.threads,

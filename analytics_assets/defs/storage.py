@@ -8,7 +8,7 @@ up to four connections and waits for the disk as often: half of what a small del
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -68,6 +68,27 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def supports_asset_checks(self) -> bool:
         """Dagster asks the database with each check."""
         return super().supports_asset_checks
+
+    def logs_before(self, moment: float) -> list[str]:
+        """The runs whose log was begun, and not written as a whole since, before `moment` (seconds since 1970)."""
+        return [run for run in sorted(self.get_all_run_ids()) if Path(self.path_for_shard(run)).stat().st_mtime < moment]
+
+    def forget_log(self, run_id: str) -> int:
+        """Remove the events of a run that has ended; returns their bytes on disk.
+
+        What the index holds of it stays: how it ended, what it made of which assets, and what their checks said.
+        """
+        with self._db_lock:
+            if run_id in self._engines:
+                self._engines.pop(run_id).dispose()
+            self._initialized_dbs.discard(run_id)
+            size = 0
+            # The log of what is to be written first: alone it means nothing.
+            for path in (Path(self.path_for_shard(run_id) + end) for end in ("-wal", "-shm", "")):
+                with suppress(FileNotFoundError):
+                    size += path.stat().st_size
+                    path.unlink()
+        return size
 
     def dispose(self) -> None:
         while self._engines:

@@ -88,8 +88,10 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(Home(settings.home).dagster),
         "ANALYTICS_HOME": str(settings.home),
         "ANALYTICS_CONFIG": str(settings.config),
-        # Dagster praises its newer command line; what it held when it is ended with force is cleaned up, and no news.
-        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded,ignore:resource_tracker",
+        # Dagster praises its newer command line, and says with every run that it may change how it names log handlers; what it
+        # held when it is ended with force is cleaned up, and no news.
+        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded,ignore:Handling yaml-defined logging,"
+        "ignore:resource_tracker",
     }
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import duckdb
 
 from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.meter import watched
 
 
 @contextmanager
 def connection(
-    home: Home, *, memory_mb: int = 512, threads: int = 2, database: Path | None = None
+    home: Home, *, memory_mb: int = 512, threads: int = 2, source: str = "default", database: Path | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection with its own memory limit and threads; UTC, no extension is ever fetched.
 
-    `database` opens a file instead of memory.
+    `database` opens a file instead of memory; `source` says where the limits come from.
     """
     con = duckdb.connect(
         str(database) if database else ":memory:",
@@ -30,6 +31,7 @@ def connection(
     )
     try:
         con.execute("set timezone = 'UTC'")
-        yield con
+        with watched(con, memory_mb=memory_mb, threads=threads, source=source):
+            yield con
     finally:
         con.close()

@@ -56,7 +56,8 @@ class PublishRefused(UserError):
 class Publishable:
     """A table to publish: its snapshot, and the SELECT that readers see (default: all its columns).
 
-    `parts` names every other snapshot that `select` reads: a change of one is a change of the table.
+    `parts` names every other snapshot that `select` reads: a change of one is a change of the table. Without `is_reason`
+    the table is brought up to date when there is a new version, but its change alone makes none.
     """
 
     spec: TableSpec
@@ -64,6 +65,7 @@ class Publishable:
     select: str | None = None
     hidden: tuple[str, ...] = ()
     parts: tuple[Snapshot, ...] = ()
+    is_reason: bool = True
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -219,8 +221,9 @@ def publish(
         wanted = {table.spec.name: table.snapshot.version for table in tables}
         wanted |= {part.spec.name: part.version for table in tables for part in table.parts}
         wanted |= {fact.spec.name: fact.version for fact in facts if fact.version is not None}
-        present = _present(home)
-        if present and present.table_versions == wanted and reason is None and _at_home(home, present.path):
+        present, quiet = _present(home), {table.spec.name for table in tables if not table.is_reason}
+        same = present is not None and _without(quiet, present.table_versions) == _without(quiet, wanted)
+        if present and same and reason is None and _at_home(home, present.path):
             return present
         number = max([*versions(home), *(entry["version"] for entry in history(home))], default=0) + 1
         staged = home.versions / f"v{number}.staged"
@@ -241,6 +244,10 @@ def publish(
         for old in versions(home)[:-keep]:
             version_path(home, old).unlink()
         return published
+
+
+def _without(names: set[str], versions: dict[str, int]) -> dict[str, int]:
+    return {name: version for name, version in versions.items() if name not in names}
 
 
 def rollback(home: Home, to: int | None, *, now: datetime, reason: str) -> int:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
+from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import CLOSED, OPEN
 from analytics_assets.warehouse.spec import TableSpec, identifier, literal
 
@@ -40,6 +41,7 @@ _ARROW = {
     "DATE": pa.date32(),
     "DATE[]": pa.list_(pa.date32()),
     "DECIMAL(18,4)": pa.decimal128(18, 4),
+    "DECIMAL(18,9)": pa.decimal128(18, 9),
 }
 
 
@@ -224,6 +226,7 @@ class Table:
                 Path(name).unlink()
                 continue
             _sync(name)
+            meter.wrote(self.spec.name, rows)
             actions.append(self._add_action(name, rows, size, statistics, data_change))
         return actions
 

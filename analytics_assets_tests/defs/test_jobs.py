@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from analytics_assets.pipeline import Pipeline
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS
 from analytics_assets.settings import UserError
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.warehouse.publish import current_path, current_version
 from analytics_assets.warehouse.table import replace_all
 from analytics_assets_tests.builders import rows_of
@@ -55,6 +57,10 @@ class Works:
     @property
     def version(self) -> int | None:
         return current_version(self.stages.home)
+
+
+def rows_from(con: Any, query: str) -> list[tuple[Any, ...]]:
+    return con.execute(query).fetchall()
 
 
 def facts(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
@@ -206,6 +212,27 @@ def test_a_rollback_is_a_run_that_the_history_and_the_asset_tell_of(works: Works
         works.jobs.run("publish")
     works.jobs.run("publish", ops={"analytics_duckdb": {"release": True}})
     assert works.version == before + 1
+
+
+def test_every_step_of_every_run_has_a_row_with_what_it_took_and_cost(works: Works, landed: Any) -> None:
+    works.jobs.run("telemetry")
+    runs = [run for run in works.instance.get_runs() if run.job_name != "telemetry"]
+    ran = {(run.run_id, step.step_key) for run in runs for step in works.instance.get_run_step_stats(run.run_id)}
+    with works.stages.connect() as con:
+        for spec in (STEP_TELEMETRY, UNIT_COSTS):
+            con.execute(f"create table {spec.name} as {works.stages.table(spec).snapshot().select()}")
+        ask = partial(rows_from, con)
+        assert set(ask("select run_id, step from step_telemetry")) == ran
+        taken = " and ".join(f"{name} > 0" for name in ("wall_seconds", "cpu_seconds", "peak_memory_bytes", "bytes_read"))
+        assert ask(f"select step from step_telemetry where not coalesce({taken}, false)") == []
+        first = "select {} from step_telemetry where step = '{}' order by started_at limit 1"
+        events = "rows_by_table::json ->> '$.events'"
+        assert ask(first.format(f"tenant, outcome, {events}", "intake")) == [("acme", "success", "3")]
+        assert ask(first.format("tenant, partition, config_source", "sessions")) == [
+            (None, "2025-03-10..2025-03-12", "default")
+        ]
+        assert ask("select step from step_telemetry anti join unit_costs using (run_id, step, attempt)") == []
+        assert ask("select step from unit_costs group by run_id, step, attempt having sum(cost) <= 0") == []
 
 
 def test_a_file_without_a_source_fails_the_run_with_the_cure(works: Works) -> None:

@@ -92,6 +92,23 @@ def test_publishing_again_without_a_change_does_nothing_and_says_so(shop: Shop) 
     assert current_path(shop.home).stat().st_ino == before
 
 
+def test_a_change_of_a_table_that_is_no_reason_waits_for_the_next_version(shop: Shop) -> None:
+    log = Table(shop.home.warehouse, replace(COUNTS, name="log"))
+
+    def publish_both() -> Published:
+        tables = [Publishable(COUNTS, shop.table.snapshot()), Publishable(log.spec, log.snapshot(), is_reason=False)]
+        return publish(shop.home, tables, now=NOW)
+
+    shop.change()
+    assert publish_both().version == 1
+    replace_all(log, shop.con, some_days(0, 3, n=1))
+    again = publish_both()
+    assert (again.changed, again.version) == (False, 1)
+    shop.change()
+    assert publish_both().version == 2
+    assert rows_of(current_path(shop.home), "select count(*) from log") == [(4,)]
+
+
 def test_a_failing_check_leaves_the_published_version_and_shows_the_row(shop: Shop) -> None:
     shop.next()
     with pytest.raises(PublishRefused, match=r"no state is 2: found \(2,\)"):

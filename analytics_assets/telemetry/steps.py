@@ -1,0 +1,79 @@
+"""Keeping the rows of `step_telemetry` and `unit_costs`, each once.
+
+The table of steps notes with every commit up to which end of a run it has read, so that a reader goes on from there. Costs
+are committed before it and in the place of those of the same runs, so that a kill between any two lines here loses nothing
+and doubles nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from analytics_assets.telemetry.costs import unit_costs
+from analytics_assets.telemetry.journal import measured
+from analytics_assets.telemetry.prices import Prices
+from analytics_assets.telemetry.rows import Attempt, row
+from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS, StepTelemetry, UnitCost
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.spec import TableSpec, identifier
+from analytics_assets.warehouse.table import Table, day_bounds, replace_days
+
+STEPS_LOCK = "step_telemetry"
+_CURSOR = "ends_read"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the steps of one data home took and cost."""
+
+    home: Home
+    prices: Prices
+    dense_day_rows: int
+
+    @property
+    def table(self) -> Table:
+        return Table(self.home.warehouse, STEP_TELEMETRY)
+
+    def cursor(self) -> int:
+        """The end of a run (its place in the orchestrator's log) up to which all is kept; 0 at first."""
+        return int(self.table.open().history(1)[0].get(_CURSOR, 0))
+
+    def keep(self, con: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt], since: int, cursor: int) -> int:
+        """Keep the attempts of the runs that ended after `since`, up to `cursor`; returns how many rows there are of them.
+
+        Does nothing if somebody else has gone on from `since` meanwhile.
+        """
+        with self.home.lock(STEPS_LOCK):
+            if self.cursor() != since:
+                return 0
+            runs = sorted({attempt.key.run_id for attempt in attempts})
+            seen = {key: line for run in runs for key, line in measured(self.home, run).items()}
+            rows = [row(attempt, seen.get(attempt.key)) for attempt in attempts]
+            note = {_CURSOR: str(cursor)}
+            if rows:
+                self._replace_runs(con, UNIT_COSTS, [share for step in rows for share in unit_costs(step, self.prices)])
+                self._replace_runs(con, STEP_TELEMETRY, rows, note)
+            else:
+                self.table.commit(self.table.open(), [], note=note)
+        return len(rows)
+
+    def _replace_runs(
+        self, con: duckdb.DuckDBPyConnection, spec: TableSpec, rows: Sequence[StepTelemetry | UnitCost],
+        note: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Put rows in the place of all rows of the same runs; `rows` must hold all of a run."""
+        unnested = ", ".join(f"unnest(?::{column.type}[]) as {identifier(column.name)}" for column in spec.columns)
+        columns = [[getattr(row, name) for row in rows] for name in spec.column_names]
+        con.execute(f"create or replace temp table new_rows as select {unnested}", columns)
+        days: list[date] = sorted({row.date for row in rows})
+        table = Table(self.home.warehouse, spec)
+        stored = table.snapshot()
+        others = (
+            f"select * from ({stored.select(stored.between(*day_bounds(days)))}) "
+            "where date in (select date from new_rows) and run_id not in (select run_id from new_rows)"
+        )
+        select = f"select {spec.select_list} from new_rows union all {others}"
+        replace_days(table, con, select, days, dense_day_rows=self.dense_day_rows, note=note)
+        con.execute("drop table new_rows")

@@ -1,0 +1,131 @@
+"""The tables of telemetry: what steps took, and what that cost."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from analytics_assets.warehouse.spec import Column, TableSpec
+
+Outcome = Literal["success", "failure", "out_of_memory", "cancelled", "killed"]
+
+STEP_TELEMETRY = TableSpec(
+    name="step_telemetry",
+    comment="One row an attempt of a step of a run that has ended: what it took, and what became of it.",
+    columns=(
+        Column("run_id", "VARCHAR", "Run, as Dagster names it."),
+        Column("job", "VARCHAR", "Job of the run, or the one whose work it did."),
+        Column("step", "VARCHAR", "Step of the job."),
+        Column("attempt", "INTEGER", "1 for the first, more for a retry."),
+        Column("date", "DATE", "Day (UTC) on which the attempt began."),
+        Column("started_at", "TIMESTAMP", "When the attempt began (UTC)."),
+        Column("queue_seconds", "DOUBLE", "Seconds from asking for the run to its start; the same for all its steps."),
+        Column("outcome", "VARCHAR", "success, failure, out_of_memory, cancelled, or killed (it never said how it ended)."),
+        Column("error_class", "VARCHAR", "Class of what was raised; empty for a success."),
+        Column("lower_bound", "BOOLEAN", "It did not succeed, or was not measured to its end: it would take this or more."),
+        Column("wall_seconds", "DOUBLE", "Seconds, also what Dagster itself did for the step."),
+        Column("cpu_seconds", "DOUBLE", "Processor seconds of the process and of its children that ended."),
+        Column("peak_memory_bytes", "BIGINT", "Most memory of the process and its children at once (RSS, shared pages too)."),
+        Column("memory_before_bytes", "BIGINT", "Memory of the process when the step began."),
+        Column("shared_process", "BOOLEAN", "Other steps of the run had the same process: its memory holds what they left."),
+        Column("duckdb_peak_bytes", "BIGINT", "Most memory of one DuckDB connection at once, by its profile; without dbt's."),
+        Column(
+            "duckdb_thread_seconds",
+            "DOUBLE",
+            "Seconds that DuckDB's threads worked or waited, by its profile; without dbt's.",
+        ),
+        Column(
+            "queries",
+            "BIGINT",
+            "Statements DuckDB completed, by its profile; empty for runs without one. Without dbt's.",
+        ),
+        Column("bytes_read", "BIGINT", "Bytes that the process read, also from the page cache."),
+        Column("bytes_written", "BIGINT", "Bytes that the process wrote, also its log."),
+        Column("bytes_spilled", "BIGINT", "Most bytes in DuckDB's temporary files, seen twice a second, or by its profile."),
+        Column("rows_read", "BIGINT", "Rows that DuckDB took from files and its own tables, by its profile; without dbt's."),
+        Column("rows_written", "BIGINT", "Rows in files that were written to tables of the warehouse."),
+        Column("rows_by_table", "VARCHAR", "JSON object: of these, rows a table."),
+        Column("assets", "VARCHAR", "JSON list of the assets that the step was to make."),
+        Column("code_version", "VARCHAR", "Digest of code, models and declarations."),
+        Column("memory_limit_bytes", "BIGINT", "Memory limit of DuckDB that was in force."),
+        Column("threads", "INTEGER", "Threads of DuckDB that were in force."),
+        Column("config_source", "VARCHAR", "Where these come from: default, or limits.yaml."),
+        Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
+        Column("partition", "VARCHAR", "Partition of the run, or its first and last with '..' between."),
+    ),
+    time_column="date",
+    order_by=("started_at",),
+)
+
+
+@dataclass(frozen=True)
+class StepTelemetry:
+    """A row of `step_telemetry`. What was not measured is None."""
+
+    run_id: str
+    job: str
+    step: str
+    attempt: int
+    date: date
+    started_at: datetime
+    queue_seconds: float | None
+    outcome: Outcome
+    error_class: str | None
+    lower_bound: bool
+    wall_seconds: float | None
+    cpu_seconds: float | None
+    peak_memory_bytes: int | None
+    memory_before_bytes: int | None
+    shared_process: bool | None
+    duckdb_peak_bytes: int | None
+    duckdb_thread_seconds: float | None
+    queries: int | None
+    bytes_read: int | None
+    bytes_written: int | None
+    bytes_spilled: int | None
+    rows_read: int | None
+    rows_written: int | None
+    rows_by_table: str | None
+    assets: str
+    code_version: str | None
+    memory_limit_bytes: int | None
+    threads: int | None
+    config_source: str | None
+    tenant: str | None
+    partition: str | None
+
+
+UNIT_COSTS = TableSpec(
+    name="unit_costs",
+    comment="One row a step's attempt and table: its share of what the attempt cost; the rows of a run sum to its cost.",
+    columns=(
+        Column("date", "DATE", "Day (UTC) on which the attempt began."),
+        Column("run_id", "VARCHAR", "Run, as Dagster names it."),
+        Column("job", "VARCHAR", "Job of the run, or the one whose work it did."),
+        Column("step", "VARCHAR", "Step of the job."),
+        Column("attempt", "INTEGER", "1 for the first, more for a retry."),
+        Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
+        Column("table", "VARCHAR", "Table whose share it is, by rows written; empty for a step that makes none."),
+        Column("cost", "DECIMAL(18,9)", "Money for processor, memory and bytes, at the prices of config/prices.yaml then."),
+        Column("currency", "VARCHAR", "Three letters (ISO 4217)."),
+        Column("basis", "VARCHAR", "What the prices stand on: assumed, or bill."),
+    ),
+    time_column="date",
+    order_by=("date", "run_id"),
+)
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """A row of `unit_costs`."""
+
+    date: date
+    run_id: str
+    job: str
+    step: str
+    attempt: int
+    tenant: str | None
+    table: str
+    cost: Decimal
+    currency: str
+    basis: str
