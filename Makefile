@@ -14,8 +14,8 @@ unexport VIRTUAL_ENV
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
 
-test: .venv/.installed  # the whole test suite; four processes, since some wait for others
-	@.venv/bin/python -m pytest -n 4 --dist worksteal
+test: .venv/.installed  # the whole test suite; three processes, since some wait for others
+	@.venv/bin/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/.installed  # style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -76,9 +76,12 @@ _Lines.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
     """The content of a YAML file and its node tree, from which `line_of` finds lines. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
-        # Both calls parse the whole text; declarations are a few hundred lines.
-        return yaml.load(text, Loader=_Lines), yaml.compose(text, Loader=_Lines)
+        loader = _Lines(path.read_text(encoding="utf-8"))
+        try:
+            node = loader.get_single_node()
+            return (None if node is None else loader.construct_document(node)), node
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         # Our own say what to do; YAML's say what it could not read.

@@ -1,6 +1,7 @@
 """Fixtures: lines of the pipeline in fresh data homes, and the whole retail sample, loaded and published once."""
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 
 from analytics_assets_tests.builders import CHECKED_SOURCES, RETAIL, Line, Opener, a_config
 from analytics_assets_tests.faults import ROUNDS
+from analytics_assets_tests.parsed import PARSED, parse, take_over
 
 # How long an example takes says something about the machine, and nothing about the code. FAULT_ROUNDS asks for more of them.
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50 * ROUNDS)
@@ -24,6 +26,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # One for all test processes: they share homes whose identifiers were replaced.
     folder = made_once(tmp_path_factory, "keys", Path.mkdir)
     with pytest.MonkeyPatch.context() as patch:
+        # A single test may do without dbt; of the processes of a whole run each needs it.
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            parsed = made_once(tmp_path_factory, "parsed", parse)
+            take_over(parsed)
+            patch.setenv(PARSED, str(parsed))
         patch.setenv(CHECKED_SOURCES, str(made_once(tmp_path_factory, "checked-sources", Path.mkdir)))
         patch.setenv("ANALYTICS_KEYS", str(folder))
         yield folder

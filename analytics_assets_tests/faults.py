@@ -22,6 +22,7 @@ FORK.set_forkserver_preload(
         "dbt.adapters.duckdb.connections",
         "dbt.cli.main",
         "great_expectations",
+        "analytics_assets_tests.parsed",
     ]
 )
 # More rounds of random kills, and more examples, than a test run has time for.

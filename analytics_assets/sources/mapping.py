@@ -190,11 +190,12 @@ def load_source(path: Path) -> Source:
     for name in ("message_id", "event", "timestamp"):
         if name not in source.fields:
             raise wrong(f"field '{name}' is missing; say which expression gives it", "fields")
+    columns = tuple((name, TYPES[column.type]) for name, column in source.columns.items())
     for name, expression in source.fields.items():
-        if problem := _problem(expression, source, _CANONICAL[name]):
+        if problem := _problem(expression, columns, _CANONICAL[name]):
             raise wrong(f"field '{name}' {problem}", "fields", name)
     for index, rejection in enumerate(source.reject):
-        if problem := _problem(rejection.when, source, "BOOLEAN"):
+        if problem := _problem(rejection.when, columns, "BOOLEAN"):
             raise wrong(f"rejection '{rejection.reason}' {problem}", "reject", index, "when")
     return source
 
@@ -220,8 +221,12 @@ def _pure_functions() -> frozenset[str]:
     return frozenset(row[0] for row in rows.fetchall()) - {"unnest"}
 
 
-def _problem(expression: str, source: Source, target: str) -> str | None:
-    """What is wrong with an expression, with the cure; None if it is a scalar expression over the declared columns."""
+@cache
+def _problem(expression: str, columns: tuple[tuple[str, str], ...], target: str) -> str | None:
+    """What is wrong with an expression, with the cure; None if it is a scalar expression over the declared columns.
+
+    Remembered: a process that runs several jobs reads the same declarations for each.
+    """
     con = _checker()
     tree = json.loads(con.execute("select json_serialize_sql(?)", [f"select ({expression}\n)"]).fetchall()[0][0])
     if tree["error"]:
@@ -233,7 +238,7 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
         or any(query[clause] for clause in ("where_clause", "group_expressions", "having", "qualify", "modifiers"))
     ):
         return "must be one scalar expression; remove commas, semicolons and clauses around it"
-    scope = {name.casefold() for name in (*source.columns, *VIRTUAL)}
+    scope = {name.casefold() for name in (*dict(columns), *VIRTUAL)}
     for part in _parts(query["select_list"]):
         kind = part["class"]
         if kind in ("SUBQUERY", "WINDOW", "STAR", "PARAMETER", "LAMBDA"):
@@ -245,8 +250,7 @@ def _problem(expression: str, source: Source, target: str) -> str | None:
             "list_value",
         }:
             return f"uses {part['function_name']}(), which is unknown or depends on more than the row; remove it"
-    columns = {name: TYPES[column.type] for name, column in source.columns.items()} | VIRTUAL
-    nulls = ", ".join(f"null::{type_} as {identifier(name)}" for name, type_ in columns.items())
+    nulls = ", ".join(f"null::{type_} as {identifier(name)}" for name, type_ in {**dict(columns), **VIRTUAL}.items())
     try:
         given = con.execute(f"select typeof(({expression}\n)) from (select {nulls})").fetchall()[0][0]
     except duckdb.Error as error:

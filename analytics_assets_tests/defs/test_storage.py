@@ -170,3 +170,18 @@ def test_dagster_hands_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         job = dg.Definitions([week], jobs=[dg.define_asset_job("all", [week])]).resolve_job_def("all")
         job.execute_in_process(instance=plain, tags=tags)
     assert max(sizes) >= 7
+
+
+def test_the_database_of_each_run_is_as_dagster_makes_it_though_only_the_first_was_made(
+    pair: Pair, events: Sequence[EventLogEntry]
+) -> None:
+    for run_id in ("first", "second", "third"):
+        pair.store([event._replace(run_id=run_id) for event in events[:20]], 1000)
+        own, ours = pair.both(f"{run_id}.db")
+        assert ours == own and ours["alembic_version"] and len(ours["event_logs"]) == 20
+    assert {path.name.partition(".db")[0] for path in (pair.folder / "batched").iterdir()} == {
+        "first",
+        "second",
+        "third",
+        "index",
+    }
