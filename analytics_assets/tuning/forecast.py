@@ -12,9 +12,8 @@ from datetime import datetime
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
-from analytics_assets.settings import Declared
+from analytics_assets.tuning.declared import ForecastRules
 from analytics_assets.tuning.series import Numbers, Series, filled
 
 Model = Literal["seasonal ridge", "same hour last week"]
@@ -23,18 +22,6 @@ LEVELS = (0.80, 0.95)
 LEAST_ERRORS = 40
 # How fast an interval that misses too often widens (adaptive conformal inference, Gibbs and Candes 2021).
 ADAPTATION = {0.80: 0.04, 0.95: 0.02}
-
-
-class ForecastRules(Declared):
-    """How forecasts are made and judged."""
-
-    horizon_hours: int = Field(12, ge=1, le=120, description="Hours ahead; what lies further is known less well.")
-    shrinkage: float = Field(0.2, ge=0.001, le=10, description="Pull towards the referee; less needs more history.")
-    refit_hours: int = Field(12, ge=1, le=168, description="Hours from one fit to the next in the rolling back-test.")
-    history_hours: int = Field(1344, ge=336, le=8760, description="Hours of history that are read; more is slower to adapt.")
-    judged_hours: int = Field(168, ge=48, le=8760, description="Hours of back-test in which the model has to beat the referee.")
-    least_judged_hours: int = Field(24, ge=12, le=336, description="Hours of back-test under which the referee is used.")
-    error_hours: int = Field(168, ge=48, le=8760, description="Hours of errors from which intervals are made.")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from analytics_assets.settings import Declared
 
 DAY = timedelta(days=1)
+
+Held = Literal["quota", "window", "cooldown", "changes", "hysteresis", "spike"]
 
 
 class ScalingPolicy(Declared):
@@ -99,12 +102,16 @@ class Signals:
 
 @dataclass(frozen=True)
 class Decision:
-    """Units from now on. `reasons` say every rule that spoke, `alert` is a sentence for people where a spike was met."""
+    """Units from now on. `reasons` say every rule that spoke, `alert` is a sentence for people where a spike was met.
+
+    `held` is the rule that kept capacity from what was asked for, if one did.
+    """
 
     capacity: int
     was: int
     reasons: tuple[str, ...]
     alert: str | None = None
+    held: Held | None = None
 
 
 def decide(policy: ScalingPolicy, signals: Signals) -> Decision:
@@ -115,25 +122,29 @@ def decide(policy: ScalingPolicy, signals: Signals) -> Decision:
     ahead = _ahead(policy, signals, reasons)
     observed, alert = _observed(policy, signals, reasons)
     target = max(calendar, ahead, observed)
+    held: Held | None = "spike" if signals.observed and observed < policy.wanted(signals.observed[-1]) else None
     if target > policy.quota:
         reasons.append(f"{_units(target)} would be needed, the quota is {policy.quota}")
+        held = "quota"
     target = min(max(target, policy.floor), policy.quota)
     if was > policy.quota:
         # A quota that was lowered holds at once: others have what is over it.
-        return Decision(policy.quota, was, (*reasons, f"the quota is now {policy.quota}"), alert)
+        return Decision(policy.quota, was, (*reasons, f"the quota is now {policy.quota}"), alert, "quota")
     if target > was:
-        return Decision(_raised(policy, signals, target, reasons), was, tuple(reasons), alert)
+        return Decision(_raised(policy, signals, target, reasons), was, tuple(reasons), alert, held)
     if target == was:
-        return Decision(was, was, tuple(reasons), alert)
-    held = _held(policy, signals)
-    if held is None:
+        return Decision(was, was, tuple(reasons), alert, held)
+    kept = _held(policy, signals)
+    if kept is None:
         # Within the window the load may come back: what it was at most decides how far capacity falls.
         target = max(target, policy.units(max(signals.observed[-policy.window :])))
         if target >= was:
-            held = f"the load was higher in the last {policy.stabilisation_minutes} minutes"
+            kept = "window", f"the load was higher in the last {policy.stabilisation_minutes} minutes"
         elif was - target < policy.hysteresis * was:
-            held = f"{_units(was - target)} less is under the hysteresis of {policy.hysteresis:.0%}"
-    return Decision(was if held else target, was, (*reasons, f"not lowered: {held}") if held else tuple(reasons), alert)
+            kept = "hysteresis", f"{_units(was - target)} less is under the hysteresis of {policy.hysteresis:.0%}"
+    if kept is None:
+        return Decision(target, was, tuple(reasons), alert, held)
+    return Decision(was, was, (*reasons, f"not lowered: {kept[1]}"), alert, kept[0])
 
 
 def allot(needs: Mapping[str, int], quotas: Mapping[str, int], total: int) -> dict[str, int]:
@@ -189,15 +200,15 @@ def _raised(policy: ScalingPolicy, signals: Signals, target: int, reasons: list[
     return min(max(target, signals.capacity + math.ceil(signals.capacity * policy.stride)), policy.quota)
 
 
-def _held(policy: ScalingPolicy, signals: Signals) -> str | None:
-    """Why nothing is lowered whatever the load is; None if it may be."""
+def _held(policy: ScalingPolicy, signals: Signals) -> tuple[Held, str] | None:
+    """Why nothing is lowered whatever the load is, by which rule; None if it may be."""
     changed = _recent(signals)
     if len(signals.observed) < policy.window:
-        return f"only {len(signals.observed)} of {policy.window} observations are known"
+        return "window", f"only {len(signals.observed)} of {policy.window} observations are known"
     if changed and signals.now - changed[-1] < timedelta(minutes=policy.cooldown_minutes):
-        return f"cooldown of {policy.cooldown_minutes} minutes"
+        return "cooldown", f"cooldown of {policy.cooldown_minutes} minutes"
     if len(changed) >= policy.changes_a_day:
-        return f"{len(changed)} changes in 24 hours"
+        return "changes", f"{len(changed)} changes in 24 hours"
     return None
 
 
