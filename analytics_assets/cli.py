@@ -39,6 +39,7 @@ from analytics_assets.commands.queue import queue
 from analytics_assets.commands.rejected import rejected
 from analytics_assets.commands.sql import sql
 from analytics_assets.commands.telemetry import telemetry
+from analytics_assets.commands.tuning import tuning
 from analytics_assets.console import running, say, show, show_batches
 from analytics_assets.settings import PROJECT, UserError
 from analytics_assets.status import sentence_of, show_demo, show_state, state_of
@@ -352,7 +353,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql, telemetry):
+for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql, telemetry, tuning):
     cli.add_command(_command)
 guard(cli)
 

@@ -25,6 +25,7 @@ from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.run_logs import run_logs
+from analytics_assets.defs.scaling import TUNING, hourly_plan, plan, scaling
 from analytics_assets.defs.sessions import sessions, users
 from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
 
@@ -50,12 +51,12 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                 ],
             ),
             *SERVICE_LEVELS,
-            *dg.map_asset_specs(with_tier, TELEMETRY),
+            *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING]),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, telemetry, rollback_publish, erase],
-        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures],
-        schedules=[*SCHEDULES, hourly_telemetry],
+        jobs=[*JOBS, telemetry, plan, rollback_publish, erase],
+        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling],
+        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

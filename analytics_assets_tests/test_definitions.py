@@ -16,6 +16,7 @@ from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
+from analytics_assets.defs.scaling import hourly_plan
 from analytics_assets.defs.telemetry import hourly_telemetry
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
@@ -28,6 +29,7 @@ from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USE
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets_tests.builders import a_config
 
 TABLES = {
@@ -44,6 +46,8 @@ TABLES = {
         QUALITY_RESULTS,
         STEP_TELEMETRY,
         UNIT_COSTS,
+        LOAD_FORECAST,
+        SCALING_PLAN,
         *mart_tables(),
     )
 }
@@ -209,11 +213,12 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
         "daily",
         "alerts",
         "erasures",
+        "scaling",
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
     schedules = list(definitions.schedules or [])
-    assert schedules == [*SCHEDULES, hourly_telemetry]
+    assert schedules == [*SCHEDULES, hourly_telemetry, hourly_plan]
     assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.RUNNING}
 
 
@@ -231,13 +236,14 @@ def test_every_slo_and_the_release_gate_has_a_check(definitions: dg.Definitions)
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     chosen = {
         name: {key.to_user_string() for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys}
-        for name in ("ingest", "refresh", "publish", "maintain", "telemetry")
+        for name in ("ingest", "refresh", "publish", "maintain", "telemetry", "plan")
     }
     assert chosen["ingest"] == {"events", "rejected_events", "batches"}
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == MAINTENANCE
     assert chosen["telemetry"] == {"step_telemetry", "unit_costs"}
+    assert chosen["plan"] == {"load_forecast", "scaling_plan"}
 
 
 # Loading

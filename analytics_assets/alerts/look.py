@@ -10,6 +10,7 @@ from analytics_assets.freshness.watch import Look
 from analytics_assets.privacy.alarm import Finding
 from analytics_assets.quality.tables import QualityResult
 from analytics_assets.slo.watch import Levels, ServiceLevels
+from analytics_assets.tuning.keep import spikes
 from analytics_assets.warehouse.publish import history
 
 
@@ -42,4 +43,5 @@ def situation(
         service.slow_now(con),
         freshness.unusable,
         personal_data,
+        spikes(con, service.home, now),
     )

@@ -14,10 +14,11 @@ from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
+from analytics_assets.tuning.tables import Decided
 
 Rule = Literal[
     "table_late", "publishing_held", "clock_ahead", "source_silent", "delivery_not_usable", "publish_refused", "run_failed",
-    "file_not_taken", "declaration_wrong", "personal_data_found",
+    "file_not_taken", "declaration_wrong", "personal_data_found", "load_spike",
     "slo_ingestion_lag", "slo_freshness", "slo_query_latency", "slo_pipeline_success", "releases_frozen",
 ]  # fmt: skip
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -61,6 +62,7 @@ class Situation:
     slow: Sequence[str] = ()
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
     personal_data: Sequence[Finding] = ()
+    spikes: Sequence[Decided] = ()
 
     @property
     def failed(self) -> dict[str, RunEnd]:
@@ -196,6 +198,13 @@ def _personal_data(found: Situation) -> Iterator[Problem]:
         yield Problem("personal_data_found", about, one.tenant, "warn", what, since, why)
 
 
+def _spikes(found: Situation) -> Iterator[Problem]:
+    for row in found.spikes:
+        pool = f"the pool {row.pool} {'is to have' if row.mode == 'act' else 'should have'} {row.capacity} at once"
+        why = "more came than ever does at such an hour"
+        yield Problem("load_spike", row.pool, row.tenant, "warn", f"{row.alert}; {pool}", row.decided_at, why)
+
+
 def _budgets(found: Situation) -> Iterator[Problem]:
     rules: dict[str, Rule] = {
         "ingestion_lag": "slo_ingestion_lag", "freshness": "slo_freshness",
@@ -230,7 +239,7 @@ def _frozen(found: Situation) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Situation], Iterator[Problem]], ...] = (
     _late, _held, _clock, _silent, _unusable, _refused, _failed, _not_taken, _personal_data,
-    _budgets, _frozen,
+    _spikes, _budgets, _frozen,
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 
 # Every published table.
 PUBLISHED = [
@@ -24,6 +25,8 @@ PUBLISHED = [
     ),
     STEP_TELEMETRY.name,
     UNIT_COSTS.name,
+    LOAD_FORECAST.name,
+    SCALING_PLAN.name,
     *(model.name for model in models().values() if model.layer == "marts"),
 ]
 

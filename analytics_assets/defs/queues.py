@@ -6,27 +6,39 @@ windows. Dagster's own daemon takes the runs from the queue.
 
 import getpass
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
+from sqlalchemy.exc import SQLAlchemyError
 
 from analytics_assets.audit.log import Audit
 from analytics_assets.defs.instance import GOING, PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
-from analytics_assets.freshness.queues import HEAVY, RELEASED, Asked, QueueRules, StartedBy, load_queues, place
+from analytics_assets.defs.quotas import QUEUE_TAG, YIELDS_TAG, limited, limits_in_force, own_tenant
+from analytics_assets.freshness.queues import (
+    BY_HAND,
+    HEAVY,
+    INTAKE,
+    RELEASED,
+    TENANTS,
+    Asked,
+    QueueRules,
+    StartedBy,
+    load_queues,
+    place,
+)
 from analytics_assets.freshness.tiers import Promises
 from analytics_assets.settings import Settings, UserError
+from analytics_assets.tuning.declared import load_scaling
 
 if TYPE_CHECKING:
     from analytics_assets.freshness.overrides import Override
 
-QUEUE_TAG, TIER_TAG, PRIORITY_TAG = "analytics/queue", "analytics/tier", "dagster/priority"
-# Runs that leave room for stricter ones: `dagster.yaml` lets so many of them go at once, and a few more of all.
-YIELDS_TAG = "analytics/yields"
+TIER_TAG, PRIORITY_TAG = "analytics/tier", "dagster/priority"
 # What a heavy run waits for; a person who adds the other tag at the launch, with the reason, lets it go at once.
 WAITS_TAG, OVERRIDE_TAG = "analytics/waits_for", "analytics/override"
 _PARTITION, _BACKFILL, _SENSOR, _SCHEDULE = (
@@ -105,8 +117,8 @@ def _days(tags: Mapping[str, str]) -> int:
         return 1
 
 
-def asked_for(run: dg.DagsterRun) -> Asked:
-    """What a run is to the queue."""
+def asked_for(run: dg.DagsterRun, tenants: Collection[str] = ()) -> Asked:
+    """What a run is to the queue; `tenants` are those that are declared."""
     by: StartedBy = "person"
     for tag, starter in ((_BACKFILL, "backfill"), (_SCHEDULE, "schedule"), (_SENSOR, "sensor")):
         if tag in run.tags:
@@ -114,12 +126,14 @@ def asked_for(run: dg.DagsterRun) -> Asked:
             break
     works = {"maintain": "maintenance", "ingest": "intake", "refresh": "rebuild"}
     work: Any = next((work for job, work in works.items() if does(run, job)), "other")
-    return Asked(work, by, _days(run.tags), run.tags.get(TIER_TAG), run.tags.get(OVERRIDE_TAG) or None)
+    return Asked(
+        work, by, _days(run.tags), run.tags.get(TIER_TAG), run.tags.get(OVERRIDE_TAG) or None, own_tenant(run, tenants)
+    )
 
 
-def placed(run: dg.DagsterRun, rules: QueueRules, promises: Promises) -> dict[str, str]:
+def placed(run: dg.DagsterRun, rules: QueueRules, promises: Promises, tenants: Collection[str] = ()) -> dict[str, str]:
     """The tags that put a run into its queue."""
-    found = place(asked_for(run), rules, promises)
+    found = place(asked_for(run, tenants), rules, promises)
     tags = {QUEUE_TAG: found.queue, PRIORITY_TAG: str(found.priority)}
     if found.yields:
         tags[YIELDS_TAG] = "yes"
@@ -138,7 +152,9 @@ class TieredRunCoordinator(QueuedRunCoordinator):
     def __init__(self, clock: Callable[[], datetime] = _utc_now, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.clock = clock
-        config = Settings.from_env().config
+        settings = Settings.from_env()
+        config, self._tenants = settings.config, tuple(settings.tenants)
+        self._scaling = load_scaling(config / "scaling.yaml", self._tenants)
         self._rules = load_queues(config / "queues.yaml")
         # Whether all tables have a tier is looked at where the definitions are loaded.
         self._promises: Promises = Promises.load(config / "freshness.yaml")
@@ -146,7 +162,7 @@ class TieredRunCoordinator(QueuedRunCoordinator):
     def submit_run(self, context: dg.SubmitRunContext) -> dg.DagsterRun:
         run = context.dagster_run
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
-            tags = placed(run, self._rules, self._promises)
+            tags = placed(run, self._rules, self._promises, self._tenants)
             if tags[QUEUE_TAG] == RELEASED:
                 _log([run], run.tags[OVERRIDE_TAG], "tag", self.clock())
             asked = {"job": job_of(run), "asked_by": asked_for(run).by, "queue": tags[QUEUE_TAG], **days_told(run.tags)}
@@ -158,10 +174,15 @@ class TieredRunCoordinator(QueuedRunCoordinator):
     def get_run_queue_config(self) -> RunQueueConfig:
         """What the daemon asks before it takes runs from the queue, every second."""
         declared = super().get_run_queue_config()
-        if self._rules.is_open(self.clock()):
-            return declared
-        closed = {"key": QUEUE_TAG, "value": HEAVY, "limit": 0}
-        return declared._replace(tag_concurrency_limits=[*declared.tag_concurrency_limits, closed])
+        queues = {HEAVY, RELEASED, INTAKE, BY_HAND, *(str(self._promises.tier(name).queue) for name in self._promises.served)}
+        try:
+            in_force = limits_in_force(self._instance)
+        except SQLAlchemyError:
+            # Dagster cannot read them while a step keeps its place in a pool whose limit is gone: what is declared holds.
+            in_force = {}
+        limits = limited(declared.tag_concurrency_limits, self._scaling, in_force, self._tenants, queues)
+        closed = [] if self._rules.is_open(self.clock()) else [{"key": QUEUE_TAG, "value": HEAVY, "limit": 0}]
+        return declared._replace(tag_concurrency_limits=[*limits, *closed])
 
 
 def _log(runs: Iterable[dg.DagsterRun], reason: str, how: str, now: datetime) -> "list[Override]":
@@ -201,7 +222,9 @@ def waiting(instance: dg.DagsterInstance, rules: QueueRules, now: datetime) -> l
         run = record.dagster_run
         held = run.tags.get(QUEUE_TAG) == HEAVY and not rules.is_open(now)
         since = record.create_timestamp.astimezone(UTC).replace(tzinfo=None)
-        reason = rules.said if held else "its turn"
+        queue = run.tags.get(QUEUE_TAG, "")
+        turn = f"its turn among the runs for {queue.removeprefix(TENANTS)}" if queue.startswith(TENANTS) else "its turn"
+        reason = rules.said if held else turn
         found.append(
             Waiting(run.run_id, work_of(run), run.tags.get(QUEUE_TAG, ""), since, reason, rules.opens(now) if held else None)
         )

@@ -18,6 +18,7 @@ from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.queues import job_of
+from analytics_assets.defs.quotas import TENANT_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.telemetry.journal import Key, forget, left
 from analytics_assets.telemetry.prices import Prices
@@ -34,7 +35,6 @@ _KINDS = {"deltalake", "duckdb"}
 _RUNS = 200
 # What Dagster wraps around an error of a body.
 _WRAPPERS = ("Dagster", "RetryRequested")
-TENANT_TAG = "analytics/tenant"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 

@@ -17,8 +17,9 @@ from analytics_assets.settings import Declared
 
 # Queues beside those of the tiers.
 HEAVY, RELEASED, INTAKE, BY_HAND = "heavy", "released", "intake", "by-hand"
+TENANTS = "tenant-"
 # Tiers cannot declare less than 0.
-_LAST = -1
+_LEAST, _LAST = 0, -1
 _DAY = timedelta(days=1)
 
 StartedBy = Literal["backfill", "schedule", "sensor", "person"]
@@ -91,13 +92,17 @@ def load_queues(path: Path) -> QueueRules:
 
 @dataclass(frozen=True)
 class Asked:
-    """A run that is asked for: its work, by whom, how many days it rebuilds (0: not by days), its tier and an override."""
+    """A run that is asked for: its work, by whom, how many days it rebuilds (0: not by days), its tier and an override.
+
+    `tenant`: for whom alone it goes.
+    """
 
     work: Literal["intake", "rebuild", "maintenance", "other"]
     by: StartedBy
     days: int = 0
     tier: str | None = None
     override: str | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,9 @@ def place(asked: Asked, rules: QueueRules, promises: Promises) -> Place:
     strictest = promises.tier(promises.served[0])
     if is_heavy(asked, rules):
         return Place(RELEASED if asked.override else HEAVY, _LAST, True)
+    if asked.tenant is not None and asked.by == "person":
+        # Behind one another and behind every promise, so that a tenant that asks for many keeps nobody else waiting.
+        return Place(tenant_queue(asked.tenant), _LEAST, True)
     if asked.work == "intake":
         return Place(INTAKE, strictest.priority, False)
     if asked.by == "sensor" and asked.tier in promises.served:
@@ -121,6 +129,11 @@ def place(asked: Asked, rules: QueueRules, promises: Promises) -> Place:
         return Place(str(tier.queue), tier.priority, tier is not strictest)
     # Somebody waits for it.
     return Place(BY_HAND, strictest.priority, False)
+
+
+def tenant_queue(tenant: str) -> str:
+    """The queue of the runs that people start for one tenant alone."""
+    return f"{TENANTS}{tenant}"
 
 
 def is_heavy(asked: Asked, rules: QueueRules) -> bool:

@@ -44,7 +44,7 @@ class Tier(Declared):
     @field_validator("queue")
     @classmethod
     def _is_its_own(cls, value: str | None) -> str | None:
-        if value in _TAKEN:
+        if value in _TAKEN or (value or "").startswith("tenant-"):
             raise ValueError(f"the queue '{value}' is for other work; choose another name")
         return value
 

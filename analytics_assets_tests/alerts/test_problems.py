@@ -12,6 +12,7 @@ from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.slo.broken import RunEnd
 from analytics_assets.slo.budget import Budget
 from analytics_assets.slo.release import GateChange
+from analytics_assets.tuning.tables import Decided
 from analytics_assets_tests.builders import DAY, NOON, at
 
 
@@ -37,6 +38,13 @@ def a_failure(**changes: Any) -> QualityResult:
         "events", "acme", DAY, "nulls", "block", "fail", 0.5, "at most 0", "has no nulls", None, 1, "r1", at(-10)
     )
     return replace(failure, **changes)
+
+
+def a_spike(pool: str = "shop") -> Decided:
+    return Decided(
+        pool, NOON, None, "events", "advise", 2, 1, None, 9, 9000, None, None, 1500, None, "spike", "raised from 1 to 2",
+        "load of 9,000 is over the 1,500 expected at most",
+    )  # fmt: skip
 
 
 def found(**changes: Any) -> list[Problem]:
@@ -96,6 +104,11 @@ def test_a_healthy_home_has_no_problem() -> None:
             "(since 2026-03-10 00:00 UTC); probably: the sender (source segment) writes there what nobody declared",
         ),
         (
+            {"spikes": [a_spike()]}, "load_spike", "warn",
+            "load_spike: load of 9,000 is over the 1,500 expected at most; the pool shop should have 2 at once "
+            "(since 2026-03-10 12:00 UTC); probably: more came than ever does at such an hour",
+        ),
+        (
             {"budgets": [a_budget()]}, "slo_freshness", "warn",
             "slo_freshness: acme: 50% of the budget is left: 202 of 403 min used (since 2026-03-10 11:30 UTC); probably: "
             "nothing is wrong now: it was spent before",
@@ -150,6 +163,7 @@ def test_what_wakes_somebody_comes_first_then_what_is_older() -> None:
             {"personal_data": [Finding("acme", "segment", "page_url", "email", 1, DAY, DAY)]},
             {"personal_data": [Finding("acme", "segment", "page_url", kind, 2, DAY, DAY) for kind in ("email", "card")]},
         ),
+        ({"spikes": [a_spike()]}, {"spikes": [a_spike(), a_spike("lab")]}),
         (
             {"files_refused": ["landing/x/a: is a link"]},
             {"files_refused": ["landing/x/a: is a link", "landing/x/b: is a link"]},

@@ -1,6 +1,7 @@
 """The run queue as Dagster's own daemon empties it, one iteration at a time, under a clock of ours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -84,14 +85,22 @@ class Queue:
             return logged(con, stages.home)
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    with a_data_home(tmp_path) as home:
+@contextmanager
+def a_queue(folder: Path, declare: Callable[[DataHome], None] = lambda home: None) -> Iterator[Queue]:
+    """The queue of a fresh data home; `declare` changes its declarations first."""
+    with a_data_home(folder) as home:
+        declare(home)
         file = configure(Home(home.root).dagster) / "dagster.yaml"
         launcher = "run_launcher:\n  module: dagster._core.test_utils\n  class: MockedRunLauncher\n"
         file.write_text(file.read_text() + launcher)
         with open_instance(home.settings) as instance:
             yield Queue(home, instance)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    with a_queue(tmp_path) as queue:
+        yield queue
 
 
 def test_runs_that_are_asked_for_together_start_in_the_order_of_their_tiers(queue: Queue) -> None:

@@ -133,6 +133,15 @@ def test_a_few_days_that_a_person_asks_for_and_files_to_load_wait_for_no_tier() 
     assert (placed(work="intake", by="sensor").queue, placed(work="intake", by="sensor").priority) == ("intake", 30)
 
 
+def test_what_a_person_asks_for_one_tenant_waits_in_its_queue_behind_every_promise() -> None:
+    own = placed(tenant="acme", days=3)
+    assert (own.queue, own.yields) == ("tenant-acme", True)
+    assert placed(days=32).priority < own.priority < placed(by="sensor", tier="daily").priority
+    assert placed(work="intake", tenant="acme").queue == "tenant-acme"
+    # The system's own work is for whom it is due.
+    assert placed(by="sensor", tier="hourly", tenant="acme").queue == "hourly"
+
+
 def test_a_tier_cannot_take_the_queue_of_other_work() -> None:
     with pytest.raises(ValueError, match="the queue 'heavy' is for other work; choose another name"):
         type(promises().tier("hourly")).model_validate({**promises().tier("hourly").model_dump(), "queue": "heavy"})
