@@ -236,7 +236,7 @@ class Intake:
         if counts:
             self._collect_rejected(con, state.batch, cleaned=cleaned)
         if accepted:
-            self._store_accepted(con, state, mapped, part.absent, sum(counts.values()))
+            self._store_accepted(con, state, mapped, part, sum(counts.values()))
         return accepted + sum(counts.values())
 
     def _clean_rejected(self, con: duckdb.DuckDBPyConnection, state: "_Loading") -> bool:
@@ -254,9 +254,8 @@ class Intake:
         state.redacted += con.execute("select count(raw) from cleaned").fetchall()[0][0]
         return True
 
-    def _store_accepted(
-        self, con: duckdb.DuckDBPyConnection, state: "_Loading", mapped: str, absent: frozenset[str], rejected: int
-    ) -> None:
+    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", mapped: str, part: Any, rejected: int) -> None:
+        absent = part.absent
         first, last = con.execute("select min(timestamp), max(timestamp) from keys where reason is null").fetchall()[0]
         lookback = state.batch.twin_lookback
         self._mark_dropped(con, [f for f in state.files if f.meets(first - lookback, last + lookback)])
@@ -270,7 +269,8 @@ class Intake:
             return
         rows = state.note_days(days)
         relation = f"(from {mapped} anti join dropped using (rn))"
-        relation = with_single_keys(con, relation, [name for name in JSON_COLUMNS if name not in absent])
+        if part.given_json:
+            relation = with_single_keys(con, relation, [name for name in JSON_COLUMNS if name not in absent])
         if self.identifiers:
             tenants, kept = {tenant for tenant, *_ in days}, "(from keys anti join dropped using (rn))"
             relation = self.identifiers.replaced(con, relation, state.batch.source, tenants, absent, kept)

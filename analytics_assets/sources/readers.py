@@ -57,6 +57,8 @@ class Slice:
     bytes: int
     absent: frozenset[str] = frozenset()
     undeclared: frozenset[str] = frozenset()
+    # Whether JSON came as it is, and was not put together from plain values.
+    given_json: bool = True
 
 
 def slices(
@@ -229,7 +231,7 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
             con.execute(f"create or replace temp view mapped as {shape.select(records)}")
             absent = mapping.absent_fields(shape.source, records)
             undeclared = _undeclared(shape.source, numbered)
-            yield Slice(start, end - start, size * (end - start) // total, absent, undeclared)
+            yield Slice(start, end - start, size * (end - start) // total, absent, undeclared, shape.source.takes_json)
 
 
 def _table_records(shape: _Shape, cells: dict[str, tuple[str, str]], sql: str) -> Records:
@@ -297,7 +299,8 @@ def _text_slices(shape: _Shape, chunks: Iterable[Chunk]) -> Iterator[Slice]:
         whole = f" replace ({_with_head(chunk.head, 'raw')} as raw)" if chunk.head else ""
         con.execute(f"create or replace temp view mapped as select *{whole} from __mapped")
         undeclared = _undeclared(shape.source, cells)
-        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes, undeclared=undeclared)
+        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes, undeclared=undeclared,
+                    given_json=shape.source.takes_json)  # fmt: skip
 
 
 def _with_head(head: Head, kept: str) -> str:
