@@ -118,8 +118,6 @@ class Intake:
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
         self.clock, self.identifiers, self.forgotten, self._past = clock or utc_now, identifiers, forgotten, past
         self.events, self.rejected, self.batches = (Table(home.warehouse, spec) for spec in (EVENTS, REJECTED, BATCHES))
-        # The batch whose row this object has seen or written last: it need not be looked for again.
-        self._noted: str | None = None
 
     def store(
         self,
@@ -359,14 +357,12 @@ class Intake:
         delta = self.batches.latest()
         mark = f"{report.batch_id}:{report.status}"
         if Table.has(delta, mark):
-            self._noted = report.batch_id
             return
         row = report.as_row()
         casts = ", ".join(f"?::{column.type} as {column.name}" for column in BATCHES.columns)
         con.execute(f"create or replace temp table batch_row as select {casts}", [row[name] for name in BATCHES.column_names])
         adds = self.batches.write(con, "select * from batch_row", "batch")
         self.batches.commit(delta, adds, transaction=mark)
-        self._noted = report.batch_id
 
     def finish_interrupted(self, con: duckdb.DuckDBPyConnection) -> DeltaTable:
         """Write the row of a batch whose events were committed by a process that died before it wrote the row.
@@ -374,8 +370,7 @@ class Intake:
         Each load holds the lock until its row stands, so only the newest load can lack it. Returns the events table.
         """
         delta = self.events.latest()
-        report = last_batch(delta)
-        if report and report.batch_id != self._noted:
+        if report := last_batch(delta):
             self.note_batch(con, report)
         return delta
 
