@@ -250,9 +250,6 @@ class Erasures:
                 begun.note("readers")
         progress("removing what nobody reads any more")
         self._sweep(con)
-        with self.home.lock(self._rebuild_lock):
-            for leftover in self.home.work.glob("marts.duckdb*"):
-                leftover.unlink(missing_ok=True)
         progress("masking in logs")
         mask_logs(self.home.root, self._stores(begun).values(), is_masked)
         done = [request for request in self.ledger.requests() if request.id in begun.going.requests]
