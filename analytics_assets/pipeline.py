@@ -289,7 +289,7 @@ class Pipeline:
             shown, lives = self.consents.shown_events, self.aged.lives("timestamp")
             with work_db(self.home, self.table, days, version, storage, shown, lives) as path:
                 memory = f"{storage.memory_mb}MB"
-                result = build(path, target, memory_limit=memory, progress=progress)
+                result = build(path, target, memory_limit=memory, threads=storage.threads, progress=progress)
                 if not result.ok:
                     return Rebuild((), {}, {}, version), result
                 con.execute(f"attach {literal(str(path))} as marts (read_only)")
