@@ -142,7 +142,8 @@ def demo(as_json: bool) -> int:
     stages = pipeline()
     with running(settings()) as jobs:
         known = [jobs.ingest(path, source, tenant).known_before for path, source, tenant in _SAMPLE_FILES]
-        changed = jobs.refresh()
+        done = jobs.refresh()
+    changed = done.version or bool(done.files)
     # As they were loaded, also when that was long ago.
     loaded = [stages.report(path, source, tenant) for path, source, tenant in _SAMPLE_FILES]
     reports = [replace(report, known_before=before) for report, before in zip(loaded, known, strict=True) if report]
@@ -218,14 +219,17 @@ def publish(as_json: bool) -> int:
     from analytics_assets.warehouse.publish import current_version
 
     with running(settings()) as jobs:
-        changed = jobs.refresh(release=True)
+        done = jobs.refresh(release=True)
     version = current_version(pipeline().home)
     if version is None:
         raise UserError("there is nothing to publish yet; run `analytics demo` or `analytics ingest` first")
     if as_json:
-        echo_json({"version": version, "changed": changed})
+        files = {"written": done.written, "removed": done.removed}
+        echo_json({"version": version, "changed": done.version, "role_files": files})
     else:
-        say(f"published version {version}" if changed else f"nothing changed: version {version} stays")
+        stays = f"version {version} stays"
+        said = f"published version {version}" if done.version else stays if done.files else f"nothing changed: {stays}"
+        say("; ".join([said, *done.files]))
     return DONE
 
 
