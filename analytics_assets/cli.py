@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.commands.audit import audit
+from analytics_assets.commands.backup import backup, drill
 from analytics_assets.commands.common import (
     DONE,
     FAILED,
@@ -355,7 +356,7 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql):
+for _command in (audit, backup, drill, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql):
     cli.add_command(_command)
 guard(cli)
 

@@ -14,6 +14,7 @@ import yaml
 
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
+from analytics_assets.defs.drill import weekly_drill
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.events.schema import EVENTS
@@ -208,7 +209,9 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    assert list(definitions.schedules or []) == SCHEDULES
+    assert list(definitions.schedules or []) == [*SCHEDULES, weekly_drill]
+    # There are backups only where somebody names a place for them.
+    assert weekly_drill.default_status == dg.DefaultScheduleStatus.STOPPED
     assert {schedule.default_status for schedule in SCHEDULES} == {dg.DefaultScheduleStatus.RUNNING}
 
 
