@@ -20,12 +20,9 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.single_keys import single
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.landing import Landed
-from analytics_assets.privacy.consent import CONSENT_STATEMENTS
 from analytics_assets.privacy.ledger import Person
-from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.settings import UserError
 from analytics_assets_tests.builders import Line, an_event, at
-from analytics_assets_tests.privacy.test_consent import WITHDRAWN, says
 from analytics_assets_tests.test_erasure import (  # noqa: F401
     ANNA,
     CANARIES,
@@ -247,14 +244,3 @@ def test_where_there_is_no_room_for_what_is_left_nothing_goes_until_there_is(
     assert line.digest(EVENTS) == before
     remove(line)
     assert not [row for row in line.dicts(EVENTS) if row["message_id"].startswith("a")]
-
-
-def test_what_an_erased_person_said_of_consent_goes_with_them_and_what_others_said_stays(line: Line) -> None:
-    line.load([says(WITHDRAWN, f"w-{user}", "analytics", user_id=user, timestamp=at(50)) for user in (ANNA, "carl")])
-    line.sessions()
-    assert len(line.rows(CONSENT_STATEMENTS)) == 2
-    line.pipeline.erasures.ask([SHE], "tester")
-    remove(line)
-    line.sessions()
-    for spec in (CONSENT_STATEMENTS, CONSENT_STATUS):
-        assert [set(stored_as(line, "carl")) & set(row) for row in line.rows(spec)] == [set(stored_as(line, "carl"))], spec.name

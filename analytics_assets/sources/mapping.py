@@ -146,13 +146,6 @@ class Source(Declared):
         return any(word in text.lower() for text in (*self.fields.values(), *(rule.when for rule in self.reject)))
 
     @property
-    def takes_json(self) -> bool:
-        """Whether senders write JSON that is passed on."""
-        made = all(self.fields.get(name, "object").strip().startswith("object") for name in ("properties", "context"))
-        typed = any(column.type == "json" for column in self.columns.values())
-        return not made or typed or any(map(self.uses, ("json", "embedded", "extra_columns")))
-
-    @property
     def required(self) -> list[str]:
         return [name for name, column in self.columns.items() if not column.optional]
 
