@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics_assets.commands.audit import audit
+from analytics_assets.commands.backup import backup, drill
 from analytics_assets.commands.common import (
     DONE,
     FAILED,
@@ -144,7 +145,8 @@ def demo(as_json: bool) -> int:
     stages = pipeline()
     with running(settings()) as jobs:
         known = [jobs.ingest(path, source, tenant).known_before for path, source, tenant in _SAMPLE_FILES]
-        changed = jobs.refresh()
+        done = jobs.refresh()
+    changed = done.version or bool(done.files)
     # As they were loaded, also when that was long ago.
     loaded = [stages.report(path, source, tenant) for path, source, tenant in _SAMPLE_FILES]
     reports = [replace(report, known_before=before) for report, before in zip(loaded, known, strict=True) if report]
@@ -220,14 +222,17 @@ def publish(as_json: bool) -> int:
     from analytics_assets.warehouse.publish import current_version
 
     with running(settings()) as jobs:
-        changed = jobs.refresh(release=True)
+        done = jobs.refresh(release=True)
     version = current_version(pipeline().home)
     if version is None:
         raise UserError("there is nothing to publish yet; run `analytics demo` or `analytics ingest` first")
     if as_json:
-        echo_json({"version": version, "changed": changed})
+        files = {"written": done.written, "removed": done.removed}
+        echo_json({"version": version, "changed": done.version, "role_files": files})
     else:
-        say(f"published version {version}" if changed else f"nothing changed: version {version} stays")
+        stays = f"version {version} stays"
+        said = f"published version {version}" if done.version else stays if done.files else f"nothing changed: {stays}"
+        say("; ".join([said, *done.files]))
     return DONE
 
 
@@ -353,7 +358,10 @@ def status(everything: bool, sentence: bool, tenant: str | None, as_json: bool) 
     return DONE
 
 
-for _command in (audit, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql, telemetry, tuning):
+_COMMANDS = (
+    audit, backup, drill, erase, explain_number, export, gate, privacy, quality, queue, rejected, sql, telemetry, tuning,
+)  # fmt: skip
+for _command in _COMMANDS:
     cli.add_command(_command)
 guard(cli)
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -135,6 +136,25 @@ def readable_bytes(path: Path) -> int | None:
     return unpacked if unpacked > size else None
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """What readers got by a refresh: whether another version, and which files of roles (`role/tenant`)."""
+
+    version: bool
+    written: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """What became of the files of roles, a phrase each."""
+        found = (("written", self.written), ("removed", self.removed))
+        return [f"{counted(len(names), 'file')} for roles {did}: {_some(names)}" for did, names in found if names]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class Runner:
     """Jobs that show how far they are. A refresh says its step of all steps, a load its share of the file."""
 
@@ -176,13 +196,14 @@ class Runner:
             raise UserError(f"{path.name} was loaded but its batch is not listed; run it again")
         return report
 
-    def refresh(self, release: bool = False) -> bool:
-        """Rebuild the days that wait, then publish; returns whether readers see a new version."""
+    def refresh(self, release: bool = False) -> Refreshed:
+        """Rebuild the days that wait, then publish."""
         from analytics_assets.defs.partitions import range_tags
         from analytics_assets.events.days import ranges
+        from analytics_assets.privacy.role_files import there
         from analytics_assets.warehouse.publish import current_version
 
-        before = current_version(self._stages.home)
+        version, files = current_version(self._stages.home), there(self._stages.home)
         with self._stages.connect() as con:
             if self._stages.erasures.waiting():
                 # What an older backup brought back, or a kill left, is not published once more.
@@ -196,7 +217,12 @@ class Runner:
         # A data home without any event has nothing to publish.
         if not found and self._stages.last_rebuild() is not None:
             self._jobs.run("publish", ops=config)
-        return current_version(self._stages.home) != before
+        now = there(self._stages.home)
+        return Refreshed(
+            current_version(self._stages.home) != version,
+            tuple(name for name in now if now[name] != files.get(name)),
+            tuple(name for name in files if name not in now),
+        )
 
     def erase(self, con: "duckdb.DuckDBPyConnection", people: "Sequence[Person]" = ()) -> None:
         """Take all who are to be erased out of what is stored; `people` are who may be among them."""

@@ -8,6 +8,7 @@ import dagster as dg
 from analytics_assets.defs.alerts import SERVICE_LEVELS, SLO_CHECKS, alerts
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
 from analytics_assets.defs.conditions import AUTOMATION, with_condition
+from analytics_assets.defs.drill import restore_drill, weekly_drill
 from analytics_assets.defs.erasure import erase, erasures
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
@@ -54,9 +55,9 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
             *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING]),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, telemetry, plan, rollback_publish, erase],
+        jobs=[*JOBS, telemetry, plan, rollback_publish, erase, restore_drill],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling],
-        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan],
+        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan, weekly_drill],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

@@ -19,6 +19,7 @@ from analytics_assets.quality.history import CLEAN_DAYS, DELIVERIES, History, Pa
 from analytics_assets.quality.judge import Failing, Occasion, judge
 from analytics_assets.quality.measure import Cell, Judged, drop, stand
 from analytics_assets.quality.results import keep, past, refusals, standing, unjudged
+from analytics_assets.quality.seen import with_what_is_seen
 from analytics_assets.quality.tables import QUALITY_RESULTS, QualityResult, refusal
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
@@ -26,7 +27,7 @@ from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.warehouse.expectation import Suite
 from analytics_assets.warehouse.home import Home
-from analytics_assets.warehouse.publish import Check
+from analytics_assets.warehouse.publish import Check, shown_version
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored_columns
 
 _RESOLVED = "select * from judged_people"
@@ -108,6 +109,10 @@ class Gate:
         tables = [self._judged(con, suite, chosen, version) for suite in suites()]
         occasion = Occasion(tuple(chosen), now, version, run, tuple(again), self._told_of(con, version))
         found = judge(con, tables, history, occasion, failing)
+        # Before the new verdicts take the place of those that readers have.
+        found = with_what_is_seen(
+            con, self.results.snapshot(), found, self._newest_of_each_day(), shown_version(self._home, EVENTS_SUITE.table.name)
+        )
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
         con.execute("drop table judged_days; drop table judged_people; drop table received_days; drop view found_personal_data")
         return found
@@ -170,6 +175,12 @@ class Gate:
             f"from ({self._table(BATCHES_SUITE).snapshot().select()}) where events > 0), unnest(days) as each(day) group by all"
         ).fetchall()
         return {(name, received): cells for name, received, cells in rows}
+
+    def _newest_of_each_day(self) -> str:
+        """(tenant_id, date, version): the newest version of events to which a delivery of a tenant's day belongs."""
+        batches = self._table(BATCHES_SUITE).snapshot().select()
+        each = f"select unnest({_TENANTS}) as tenant_id, days, events_version from ({batches}) where events > 0"
+        return f"select tenant_id, date, max(events_version) as version from ({each}), unnest(days) as each(date) group by all"
 
     def _judged(self, con: duckdb.DuckDBPyConnection, suite: Suite, days: Sequence[date], version: int | None) -> Judged:
         snapshot = self._table(suite).snapshot(version if suite.table is EVENTS_SUITE.table else None)

@@ -67,7 +67,7 @@ from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compac
 from analytics_assets.warehouse.publish import PUBLISH_LOCK, Fact, Published, PublishRefused, publish
 from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Table, day_bounds, replace_all, replace_days
-from analytics_assets.workplace import RESOLVED, bounded, make_work_db
+from analytics_assets.workplace import RESOLVED, bounded, work_db
 
 # Held for a stage at a time. What a cold process has to import and parse first, it does before it takes its turn.
 REBUILD_LOCK = "rebuild"
@@ -283,35 +283,32 @@ class Pipeline:
 
         Nothing is committed if a test failed. The days count as built when everything is committed.
         """
-        dense = self.settings.limits.storage.dense_day_rows
-        manifest(self.home.work / "dbt")
+        storage, target = self.settings.limits.storage, self.home.work / "dbt"
+        manifest(target)
         with self.home.turn(REBUILD_LOCK):
-            version, days = self.built_version(), sorted({*days, *unsettled(con, self.home)})
-            work_db = self.home.work / "marts.duckdb"
-            make_work_db(
-                self.home, work_db, self.table, days, version, self.settings.limits.storage, self.consents.shown_events,
-                self.aged.lives("timestamp"),
-            )  # fmt: skip
-            memory = f"{self.settings.limits.storage.memory_mb}MB"
-            result = build(work_db, self.home.work / "dbt", memory_limit=memory, progress=progress)
-            if not result.ok:
-                return Rebuild((), {}, {}, version), result
-            rows = {}
-            con.execute(f"attach {literal(str(work_db))} as marts (read_only)")
-            try:
-                for spec in mart_tables():
-                    select = f"select {spec.select_list} from marts.main.{spec.name}"
-                    if spec.time_column is None:
-                        replace_all(self.table(spec), con, select)
-                        rows[spec.name] = self.table(spec).snapshot().rows
-                    else:
-                        select += stays(self.table(spec).snapshot(), self.aged, days)
-                        _, rows[spec.name] = replace_days(self.table(spec), con, select, days, dense_day_rows=dense)
-            finally:
-                con.execute("detach marts")
-                work_db.unlink()  # it names people who may go before the next build
+            version, days, rows = self.built_version(), sorted({*days, *unsettled(con, self.home)}), {}
+            shown, lives = self.consents.shown_events, self.aged.lives("timestamp")
+            with work_db(self.home, self.table, days, version, storage, shown, lives) as path:
+                memory = f"{storage.memory_mb}MB"
+                result = build(path, target, memory_limit=memory, threads=storage.threads, progress=progress)
+                if not result.ok:
+                    return Rebuild((), {}, {}, version), result
+                con.execute(f"attach {literal(str(path))} as marts (read_only)")
+                try:
+                    for spec in mart_tables():
+                        rows[spec.name] = self._take_mart(con, spec, days)
+                finally:
+                    con.execute("detach marts")
             mark_built(con, self.home, days, version)
             return Rebuild(tuple(days), rows, self._total_rows(rows), version), result
+
+    def _take_mart(self, con: duckdb.DuckDBPyConnection, spec: TableSpec, days: Sequence[date]) -> int:
+        table, select = self.table(spec), f"select {spec.select_list} from marts.main.{spec.name}"
+        if spec.time_column is None:
+            replace_all(table, con, select)
+            return table.snapshot().rows
+        select += stays(table.snapshot(), self.aged, days)
+        return replace_days(table, con, select, days, dense_day_rows=self.settings.limits.storage.dense_day_rows)[1]
 
     def built_version(self) -> int:
         """The version of events that the sessions were last built from."""

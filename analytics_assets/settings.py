@@ -292,6 +292,18 @@ class Settings:
         return folder
 
     @property
+    def backups(self) -> Path:
+        """Folder of backups, which `ANALYTICS_BACKUPS` names: apart from what they are of. Raises ConfigError."""
+        named = os.environ.get("ANALYTICS_BACKUPS")
+        if not named:
+            raise ConfigError("no place for backups is named; name a folder in ANALYTICS_BACKUPS, best on another disk")
+        folder, home = Path(named).expanduser().resolve(), self.home.resolve()
+        for what, other in (("the data home", home), ("the folder of keys", self.keys)):
+            if folder.is_relative_to(other) or other.is_relative_to(folder):
+                raise ConfigError(f"backups must lie apart from {what}, {other}; name another folder in ANALYTICS_BACKUPS")
+        return folder
+
+    @property
     def incidents(self) -> tuple[Incident, ...]:
         """Read anew each time: a person declares one while a process waits. Raises ConfigError, also without the file."""
         path = self.config / "incidents.yaml"

@@ -1,7 +1,7 @@
 """The private database in which dbt works: views over exactly the files of one version, with people told; and events a day."""
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.sessions.build import resolved_identities, seen_by_marts
 from analytics_assets.sessions.tables import IDENTITIES, SESSIONS
 from analytics_assets.settings import StorageRules
-from analytics_assets.warehouse.connect import connection
+from analytics_assets.warehouse.connect import connection, remove_database
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import TableSpec, literal
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds
@@ -19,15 +19,29 @@ from analytics_assets.warehouse.table import Snapshot, Table, day_bounds
 RESOLVED = "select * from resolved"
 
 
-def make_work_db(
-    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules,
+@contextmanager
+def work_db(
+    home: Home, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules,
     shown: Callable[[str], str], lives: str = "true",
-) -> None:  # fmt: skip
-    """Make it for `days` of this version of events that meet the SQL `lives`; `shown` makes a SELECT of what readers see."""
+) -> Iterator[Path]:  # fmt: skip
+    """Make it for `days` of this version of events that meet the SQL `lives`; `shown` makes a SELECT of what readers see.
+
+    It is removed in the end, however that comes: it names people, who may go before the next build.
+    """
+    path = home.marts_database
     # A killed build may leave a log that DuckDB would play into the new file.
-    for leftover in (path, path.with_name(path.name + ".wal")):
-        leftover.unlink(missing_ok=True)
-    shutil.rmtree(path.with_name(path.name + ".tmp"), ignore_errors=True)
+    remove_database(path)
+    try:
+        _make(home, path, table, days, version, storage, shown, lives)
+        yield path
+    finally:
+        remove_database(path)
+
+
+def _make(
+    home: Home, path: Path, table: Callable[[TableSpec], Table], days: Sequence[date], version: int, storage: StorageRules,
+    shown: Callable[[str], str], lives: str,
+) -> None:  # fmt: skip
     events = table(EVENTS).snapshot(version)
     with connection(home, memory_mb=storage.memory_mb, threads=storage.threads, database=path) as con:
         con.execute("create table days as select unnest(?::date[]) as date", [list(days)])

@@ -106,12 +106,13 @@ MAY_USE = {
         "slo",
         "warehouse",
     },
+    "backups": {"audit", "events", "expiry", "freshness", "pipeline", "settings", "slo", "warehouse"},
     "pipeline": _LOGIC - {"aside"},
     "console": {"defs", "events", "pipeline", "privacy", "settings", "warehouse"},
     "status": _LOGIC | {"console", "defs", "pipeline"},
-    "commands": _LOGIC | {"console", "defs", "expiry", "pipeline", "status"},
+    "commands": _LOGIC | {"backups", "console", "defs", "expiry", "pipeline", "status"},
     "cli": _LOGIC | {"commands", "console", "defs", "definitions", "pipeline", "status"},
-    "defs": _LOGIC | {"definitions", "expiry", "pipeline"},
+    "defs": _LOGIC | {"backups", "definitions", "expiry", "pipeline"},
     "definitions": {"defs"},
 }
 DAGSTER_ROOMS = {"defs", "definitions"}

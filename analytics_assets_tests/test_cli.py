@@ -25,6 +25,17 @@ from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import version_path
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 
+PARTNER = """
+  partner:
+    purpose: what a partner may see of a shop
+    tenants: all
+    tables: [events]
+    labels: [operational, behavioural]
+    people: true
+    file: true
+"""
+NO_FILES: dict[str, list[str]] = {"written": [], "removed": []}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -405,7 +416,21 @@ def test_a_failed_check_refuses_the_publish_after_what_was_loaded_is_shown(shop:
     assert answer.out.splitlines()[2].split() == ["failing.ndjson", "segment", "acme", "1", "0", "0", "1"]
     assert answer.err.splitlines()[-1].startswith("analytics: the marts were not replaced, since these tests failed: ")
     assert shop.version == before
-    assert analytics("publish", "--json").json == {"version": before + 1, "changed": True}
+    assert analytics("publish", "--json").json == {"version": before + 1, "changed": True, "role_files": NO_FILES}
+
+
+def test_a_publish_tells_which_files_for_roles_it_wrote_and_removed_also_where_the_version_stays(shop: Shop) -> None:
+    analytics("publish")
+    declared = shop.home.settings.config / "roles.yaml"
+    before = declared.read_text()
+    declared.write_text(before + PARTNER)
+    made = analytics("publish", "--json")
+    declared.write_text(before)
+    removed = analytics("publish")
+    names = ["partner/acme", "partner/globex"]
+    files = {"written": names, "removed": []}
+    assert json.loads(made.out or made.err) == {"version": shop.version, "changed": False, "role_files": files}
+    assert removed.out == f"version {shop.version} stays; 2 files for roles removed: {', '.join(names)}\n"
 
 
 def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop, newer: int) -> None:
@@ -427,7 +452,7 @@ def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop, newer: int
     assert held in analytics("status").out.splitlines()
 
     released = analytics("publish", "--json")
-    assert (released.code, released.json) == (DONE, {"version": newest + 1, "changed": True})
+    assert (released.code, released.json) == (DONE, {"version": newest + 1, "changed": True, "role_files": NO_FILES})
     assert analytics("sql", "select count(*) as n from events where message_id = 'm7'", "--json").json == [{"n": 1}]
     assert analytics("publish").out == f"nothing changed: version {newest + 1} stays\n"
 

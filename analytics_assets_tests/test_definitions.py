@@ -14,6 +14,7 @@ import yaml
 
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
+from analytics_assets.defs.drill import weekly_drill
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.defs.scaling import hourly_plan
@@ -217,9 +218,11 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    schedules = list(definitions.schedules or [])
-    assert schedules == [*SCHEDULES, hourly_telemetry, hourly_plan]
-    assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.RUNNING}
+    running = [*SCHEDULES, hourly_telemetry, hourly_plan]
+    assert list(definitions.schedules or []) == [*running, weekly_drill]
+    # There are backups only where somebody names a place for them.
+    assert weekly_drill.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert {schedule.default_status for schedule in running} == {dg.DefaultScheduleStatus.RUNNING}
 
 
 def test_every_published_table_shows_its_tier_and_every_promise_has_dagsters_own_policy(specs: dict[str, dg.AssetSpec]) -> None:

@@ -280,6 +280,7 @@ def test_the_ledger_names_nobody(after: Line) -> None:
 
 
 def test_where_there_is_no_room_for_the_ledger_nobody_is_asked_for(line: Line) -> None:
+    Outside(line.pipeline.settings.keys).key_to_seal(None)
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, largest[1]))
     try:

@@ -26,6 +26,8 @@ class Head:
     hash: str
 
 
+# What whoever owns the folder can mend.
+_CURABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOTHING = Head(0, "0" * 64)
 
 
@@ -81,7 +83,13 @@ class Outside:
         secret = secrets.token_bytes(32)
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(self.folder / f"audit-{_id(secret)}.key", secret.hex().encode(), os.O_EXCL)
+            path = self.folder / f"audit-{_id(secret)}.key"
+            try:
+                _write(path, secret.hex().encode(), os.O_EXCL)
+            except OSError:
+                # Half a key would be taken for a damaged one.
+                path.unlink(missing_ok=True)
+                raise
             _sync(self.folder)
         return Key(_id(secret), secret)
 
@@ -117,11 +125,11 @@ class Outside:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            if error.errno not in _CURABLE:
                 raise
             raise UserError(
                 f"{self.folder} cannot be written ({_short(error)}), and what cannot be recorded is not done; "
-                "let this user write there, or name another folder in ANALYTICS_KEYS"
+                "make room and let this user write there, or name another folder in ANALYTICS_KEYS"
             ) from error
 
 
@@ -137,7 +145,8 @@ def _write(path: Path, text: bytes, flags: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
     try:
         # Less than a sector, at the same place: whole or not at all.
-        os.pwrite(handle, text, 0)
+        if os.pwrite(handle, text, 0) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if os.fstat(handle).st_size > len(text):
             os.ftruncate(handle, len(text))
         # The content and its size; to flush the times of the file too would cost several times as much.

@@ -124,7 +124,7 @@ def asked_for(run: dg.DagsterRun, tenants: Collection[str] = ()) -> Asked:
         if tag in run.tags:
             by = starter  # type: ignore[assignment]
             break
-    works = {"maintain": "maintenance", "ingest": "intake", "refresh": "rebuild"}
+    works = {"maintain": "maintenance", "restore_drill": "maintenance", "ingest": "intake", "refresh": "rebuild"}
     work: Any = next((work for job, work in works.items() if does(run, job)), "other")
     return Asked(
         work, by, _days(run.tags), run.tags.get(TIER_TAG), run.tags.get(OVERRIDE_TAG) or None, own_tenant(run, tenants)

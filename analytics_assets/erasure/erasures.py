@@ -17,7 +17,9 @@ import duckdb
 
 from analytics_assets.audit.log import Audit
 from analytics_assets.audit.outside import Outside
+from analytics_assets.erasure.forgotten import Forgotten
 from analytics_assets.erasure.logs import mask_logs
+from analytics_assets.erasure.naming import Paths, paths_of
 from analytics_assets.erasure.passes import REMOVED, Member, Pass, Passes
 from analytics_assets.erasure.stores import Stores
 from analytics_assets.erasure.versions import GRACE_SECONDS, remove_versions
@@ -26,18 +28,15 @@ from analytics_assets.events.days import pending_days
 from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import REJECTED
-from analytics_assets.events.values import ANYBODY
 from analytics_assets.events.withdraw import ERASED
 from analytics_assets.privacy.digests import FORM
-from analytics_assets.privacy.forgotten import Forgotten
 from analytics_assets.privacy.ledger import Ledger, Person, Request
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS, Pseudonyms
 from analytics_assets.privacy.receipts import Receipt, Store, keep
-from analytics_assets.privacy.taxonomy import Taxonomy
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.sources.mapping import Source
-from analytics_assets.sources.redact import Redacted, redact_file
+from analytics_assets.sources.redact import Redacted, redact_file, redact_unread
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.publish import current_version, history, shown_version, versions
 from analytics_assets.warehouse.spec import TableSpec
@@ -76,7 +75,10 @@ class Erasures:
 
     @cached_property
     def forgotten(self) -> Forgotten:
-        return Forgotten(self.ledger)
+        return Forgotten(self.ledger, self._paths, self._settings.tenants)
+
+    def _paths(self) -> Paths:
+        return paths_of(self._pseudonyms().taxonomy(), self._sources())
 
     def ask(self, people: Sequence[Person], by: str) -> Request:
         """Put people into the ledger, as senders name them; who is named by a pseudonym by what it stands for."""
@@ -155,12 +157,13 @@ class Erasures:
             same = whom.same(con, list(meant))
             # Of whom only rejected records came no sender's name is in the raw store.
             sent = meant | whom.sent(same)
-            people = [*same, *(Person(one.tenant, one.kind, sent[one]) for one in same if one in sent)]
+            older = whom.older({one: sent[one] for one in same if one in sent})
+            people = [*same, *(Person(one.tenant, one.kind, sent[one]) for one in same if one in sent), *older]
             self.ledger.note_found(request, people)
             known = whom.known(con, same)
             named = [*known, *(Person(one.tenant, one.kind, sent[one]) for one in known if one in sent)]
             unknown += sorted(set(request.asked) - set(self.ledger.digests(request, named)))
-            for one in same:
+            for one in (*same, *older):
                 until = max(request.at, members[one].until) if one in members else request.at
                 members[one] = Member(one, sent.get(one, one.id), until)
         newest = max([*versions(self.home), *(entry["version"] for entry in history(self.home))], default=0)
@@ -168,9 +171,8 @@ class Erasures:
         return Passes.begin(self.home.privacy / "erasing", going)
 
     def _stores(self, begun: Passes) -> Stores:
-        taxonomy = Taxonomy.load(self._settings.config / "taxonomy.yaml")
         tables = {spec.name: self._table(spec) for spec in (IDENTIFIERS, IDENTITIES, SESSIONS, PAGE_VIEWS, USERS, REJECTED)}
-        return Stores(self._settings, begun, self._intake(), tables, self._sources(), taxonomy,
+        return Stores(self._settings, begun, self._intake(), tables, self._sources(), self._paths(),
                       self.forgotten.mark)  # fmt: skip
 
     def take_out_of(self, con: duckdb.DuckDBPyConnection, path: Path, report: BatchReport, asked: int) -> bool:
@@ -181,10 +183,21 @@ class Erasures:
         """
         requests = len(self.ledger.requests())
         unseen = requests > asked or (requests and report.known_before)
-        if report.status == "set_aside" or not (unseen or report.rejected_by_reason.get(ERASED)):
+        if report.status == "set_aside":
+            named = bool(requests) and self.forgotten.is_in(con, path, report.tenant or "")
+            return named and bool(redact_unread(path, self.forgotten.met()).gone)
+        if not (unseen or report.redacted or report.rejected_by_reason.get(ERASED)):
             return False
+        forgotten = self.forgotten
+        # Who was met in files of before says nothing about this one.
+        forgotten.met()
+
+        def mark(con: duckdb.DuckDBPyConnection) -> bool:
+            forgotten.named_in(con, "select rn, tenant_id, raw as text from mapped where reason is not null")
+            return forgotten.look(con)
+
         # Before it moves: killed in between, it is found here again.
-        redact_file(con, path, self._sources()[report.source], report.tenant, self._clock(), self.forgotten.mark, ANYBODY)
+        redact_file(con, path, self._sources()[report.source], report.tenant, self._clock(), mark, forgotten.met)
         return True
 
     # Finishing
@@ -237,9 +250,6 @@ class Erasures:
                 begun.note("readers")
         progress("removing what nobody reads any more")
         self._sweep(con)
-        with self.home.lock(self._rebuild_lock):
-            for leftover in self.home.work.glob("marts.duckdb*"):
-                leftover.unlink(missing_ok=True)
         progress("masking in logs")
         mask_logs(self.home.root, self._stores(begun).values(), is_masked)
         done = [request for request in self.ledger.requests() if request.id in begun.going.requests]
@@ -272,7 +282,8 @@ class Erasures:
         receipt = Receipt(
             erasure=request.id, requested_at=request.at, requested_by=request.by, done_at=self._clock(),
             people=len(request.asked), found=len(request.asked) - len(unknown),
-            identifiers=len({member.sent for member in going.members}), subjects=request.asked, unknown=unknown,
+            identifiers=len({member.sent for member in going.members if not re.fullmatch(FORM, member.sent)}),
+            subjects=request.asked, unknown=unknown,
             stores=tuple(self._stores_of(begun)), days_rebuilt=notes.get(("events", ""), {}).get("days", 0),
             published_version=shown, versions_removed=tuple(sorted(int(n) for store, n in notes if store == "published")),
             readers_left_waiting=("readers", "") in notes,

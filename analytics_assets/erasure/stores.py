@@ -3,14 +3,14 @@
 Each can be killed and done again. What goes is noted before it does, by the version or the file that it goes from.
 """
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from analytics_assets.erasure.naming import Paths, named_in_json, without_fields
 from analytics_assets.erasure.passes import Passes
 from analytics_assets.events.forget import Going, forget
 from analytics_assets.events.intake import Intake
@@ -18,10 +18,8 @@ from analytics_assets.events.tables import REJECTED
 from analytics_assets.events.values import Values
 from analytics_assets.events.withdraw import ERASED
 from analytics_assets.privacy.digests import FORM, place_of
-from analytics_assets.privacy.keys import pointer
-from analytics_assets.privacy.pseudonyms import IDENTIFIERS, identifying, may_hold
-from analytics_assets.privacy.pseudonyms import Path as Keys
-from analytics_assets.privacy.taxonomy import JSON_COLUMNS, Taxonomy
+from analytics_assets.privacy.pseudonyms import IDENTIFIERS
+from analytics_assets.privacy.taxonomy import JSON_COLUMNS
 from analytics_assets.sessions.build import days_without, window
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
 from analytics_assets.settings import Settings
@@ -59,10 +57,10 @@ class Stores:
 
     def __init__(
         self, settings: Settings, passes: Passes, intake: Intake, tables: Mapping[str, Table],
-        sources: Mapping[str, Source], taxonomy: Taxonomy, mark: Mark,
+        sources: Mapping[str, Source], paths: Paths, mark: Mark,
     ) -> None:  # fmt: skip
         self._settings, self._going, self._passes, self._intake, self._tables = settings, passes.going, passes, intake, tables
-        self._sources, self._taxonomy, self._mark = sources, taxonomy, mark
+        self._sources, self._paths, self._mark = sources, paths, mark
         self._home = Home(settings.home)
         self._orphans = passes.folder / "orphans.parquet"
 
@@ -110,7 +108,9 @@ class Stores:
             return
         snapshot = self._intake.events.snapshot()
         # Once: to look into the JSON of every event costs more than all else that is asked of them.
-        con.execute(f"create or replace temp table names_in_json as {self._named(snapshot)}")
+        whose = "tenant_id, message_id, user_id, anonymous_id, timestamp, received_at"
+        named = named_in_json(f"({snapshot.select()})", whose, self._paths)
+        con.execute(f"create or replace temp table names_in_json as {named}")
         self._stand_mentions(con, snapshot)
 
         def plan(found: Going) -> None:
@@ -136,60 +136,21 @@ class Stores:
         leaving = f"select event.* from ({snapshot.select()}) event {_JOINED} where {theirs}"
         return days_without(con, snapshot.select(files), leaving, found.days, rules)
 
-    def _paths(self) -> dict[str, list[Keys]]:
-        """The keys of each JSON column under which some source names people."""
-        found: dict[str, set[Keys]] = {name: set() for name in JSON_COLUMNS}
-        for source in self._sources:
-            for column, paths in identifying(self._taxonomy, source).paths.items():
-                found[column].update(paths)
-        return {column: sorted(paths) for column, paths in found.items()}
-
-    def _named(self, snapshot: Snapshot) -> str:
-        """A SELECT of a row for each value by which the JSON of an event names somebody, in `id`."""
-        parts = []
-        for column, paths in self._paths().items():
-            if not paths:
-                continue
-            keys = sorted({path[0] for path in paths})
-            pointers = ", ".join(literal("".join(map(pointer, path))) for path in paths)
-            parts.append(
-                "select tenant_id, message_id, user_id, anonymous_id, timestamp, received_at, "
-                f"unnest(json_extract_string({column}, [{pointers}])) as id "
-                f"from ({snapshot.select()}) where {may_hold(column, keys)}"
-            )
-        return f"select * from ({' union all '.join(parts)}) where id is not null"
-
     def _stand_mentions(self, con: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
         """Make temp table `erased_mentions`: events that stay and name somebody who goes, with the JSON that does not."""
         con.execute(
-            "create or replace temp table erased_mentions as select tenant_id, message_id, message_key, properties, context "
-            f"from ({self._intake.events.spec.empty_select})"
+            "create or replace temp table naming as select event.tenant_id, message_id, list(distinct field) as fields "
+            "from names_in_json event join erased_members m "
+            f"on m.tenant_id = event.tenant_id and m.id = event.id and {_WAS} <= m.until group by all"
         )
-        rows = con.execute(
-            "select distinct tenant_id, message_id from names_in_json event semi join erased_members m "
-            f"on m.tenant_id = event.tenant_id and m.id = event.id and {_WAS} <= m.until"
-        ).fetchall()
-        if not rows:
-            return
-        ids: dict[str, set[str]] = {}
-        for member in self._going.members:
-            ids.setdefault(member.stored.tenant, set()).add(member.stored.id)
+        left = ", ".join(f"{without_fields(name, 'fields', self._paths)} as {name}" for name in JSON_COLUMNS)
+        # Without any, not a file is opened.
+        some = con.execute("select count(*) from naming").fetchall()[0][0]
+        events = snapshot.select() if some else self._intake.events.spec.empty_select
         con.execute(
-            "create or replace temp table naming as "
-            "select unnest(?::varchar[]) as tenant_id, unnest(?::varchar[]) as message_id",
-            [list(column) for column in zip(*rows, strict=True)],
+            f"create or replace temp table erased_mentions as select tenant_id, message_id, message_key, {left} "
+            f"from ({events}) join naming using (tenant_id, message_id)"
         )
-        found = con.execute(
-            f"select tenant_id, message_id, message_key, properties, context from ({snapshot.select()}) "
-            "semi join naming using (tenant_id, message_id)"
-        ).fetchall()
-        paths = self._paths()
-        changed = [
-            (tenant, message, key, *(_unnamed(text, paths[column], ids[tenant]) for column, text in
-                                     zip(JSON_COLUMNS, texts, strict=True)))
-            for tenant, message, key, *texts in found
-        ]  # fmt: skip
-        con.executemany("insert into erased_mentions values (?, ?, ?, ?, ?)", changed)
         con.execute("drop table naming")
 
     def _note_computed(self, con: duckdb.DuckDBPyConnection) -> None:
@@ -359,18 +320,3 @@ def _within(file: DataFile, days: Collection[date]) -> bool:
     if file.low is None or file.high is None:
         return False
     return all(file.low.date() + timedelta(days=n) in days for n in range((file.high.date() - file.low.date()).days + 1))
-
-
-def _unnamed(text: str | None, paths: Sequence[Keys], ids: set[str]) -> str | None:
-    """JSON without the values under these keys that are ids."""
-    if text is None:
-        return None
-    said = json.loads(text)
-    for path in paths:
-        inner = said
-        for key in path[:-1]:
-            inner = inner.get(key) if isinstance(inner, dict) else None
-        value = inner.get(path[-1]) if isinstance(inner, dict) else None
-        if isinstance(value, str) and value in ids:
-            del inner[path[-1]]
-    return json.dumps(said, ensure_ascii=False)

@@ -41,5 +41,17 @@ class Identifiers(Protocol):
 class Forgotten(Protocol):
     """Who is to be forgotten."""
 
-    def mark(self, con: duckdb.DuckDBPyConnection) -> bool:
-        """Make temp table `forgotten_rows` (rn) of the records in `mapped` that are not to be stored; False if none is."""
+    def look(self, con: duckdb.DuckDBPyConnection) -> bool:
+        """Make temp tables `forgotten_rows` (rn) of the records in `mapped` that are not to be stored, and `stripped` (rn) of
+
+        those of others that name somebody. False, and no tables, where there are none.
+        """
+
+    def strip(self, con: duckdb.DuckDBPyConnection) -> str | None:
+        """After `look` found some: a FROM item like `mapped` without these names; None where it is the same."""
+
+    def clean(self, con: duckdb.DuckDBPyConnection, rejected: str) -> bool:
+        """Make temp table `cleaned` (rn, raw) of those records of a SELECT of rn whose texts name somebody.
+
+        `raw` is what may be kept of each, or null. False, and no table, where there are none.
+        """

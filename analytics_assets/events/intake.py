@@ -21,6 +21,7 @@ from deltalake.transaction import AddAction
 from analytics_assets.events.identifiers import Forgotten, Identifiers
 from analytics_assets.events.rules import rules_of
 from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS
+from analytics_assets.events.single_keys import with_single_keys
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.settings import EventLimits, StorageRules, UserError
 from analytics_assets.warehouse.home import Home
@@ -35,6 +36,7 @@ INTAKE_LOCK = "intake"
 ERASED = "erased"
 # Late rows of the two days before a dense one share its file until it is compacted.
 NEAR_DAYS = 2
+JSON_COLUMNS = ("properties", "context")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class BatchReport:
     landed_at: datetime | None = None
     loaded_at: datetime | None = None
     known_before: bool = False
+    # Records of others out of which the names of forgotten people were taken.
+    redacted: int = 0
 
     def as_row(self) -> dict[str, Any]:
         """The row of `batches`."""
@@ -114,8 +118,6 @@ class Intake:
         self.home, self.limits, self.storage, self.tenants = home, limits, storage, tuple(tenants)
         self.clock, self.identifiers, self.forgotten, self._past = clock or utc_now, identifiers, forgotten, past
         self.events, self.rejected, self.batches = (Table(home.warehouse, spec) for spec in (EVENTS, REJECTED, BATCHES))
-        # The batch whose row this object has seen or written last: it need not be looked for again.
-        self._noted: str | None = None
 
     def store(
         self,
@@ -161,7 +163,7 @@ class Intake:
         with self.home.turn(INTAKE_LOCK):
             delta = self.finish_interrupted(con)
             started = time.monotonic()
-            state = _Loading(batch, list(self.events.snapshot_of(delta).files))
+            state = _Loading(batch, list(self.events.snapshot_of(delta).files), again=True)
             con.execute(f"create or replace temp table rejected_rows as {REJECTED.empty_select}")
             try:
                 for part in slices():
@@ -173,7 +175,7 @@ class Intake:
             if dry_run:
                 self._discard(con, state)
                 return report
-            if report.rejected < report.received:
+            if report.rejected - report.rejected_by_reason.get(ERASED, 0) < report.received:
                 self._keep_identifiers(con, batch)
                 self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
                 self.note_batch(con, report)
@@ -209,16 +211,20 @@ class Intake:
         rules = rules_of(self.limits, self.tenants, state.batch.received_at, self._past())
         any_rule = " or ".join(f"({condition})" for _, condition in rules)
         judged = " ".join(f"when {condition} then {literal(reason)}" for reason, condition in rules)
-        gone = self.forgotten is not None and self.forgotten.mark(con)
-        erased = f"case when rn in (select rn from forgotten_rows) then '{ERASED}' end, " if gone else ""
+        met = self.forgotten if self.forgotten and self.forgotten.look(con) else None
+        erased = f"case when rn in (select rn from forgotten_rows) then '{ERASED}' end, " if met else ""
+        mapped = (met and met.strip(con)) or "mapped"
         named = self.identifiers.columns(state.batch.source) if self.identifiers else ()
         kept = dict.fromkeys(("rn", "tenant_id", "message_id", "timestamp", "received_at", *(set(named) - part.absent)))
         # Almost every record passes: one question to all, and the reason only for those that fail it.
         con.execute(
             f"create or replace temp table keys as select {', '.join(kept)}, "
             f"{MESSAGE_KEY} as message_key, coalesce({erased}reason, "
-            f"case when {any_rule} then case {judged} end end) as reason from mapped"
+            f"case when {any_rule} then case {judged} end end) as reason from {mapped}"
         )
+        cleaned = self._clean_rejected(con, state)
+        if met:
+            state.redacted += con.execute("select count(*) from stripped").fetchall()[0][0]
         counts = dict(con.execute("select reason, count(*) from keys group by 1").fetchall())
         accepted = counts.pop(None, 0)
         state.received += accepted + sum(counts.values())
@@ -226,12 +232,28 @@ class Intake:
             state.rejected[reason] = state.rejected.get(reason, 0) + rows
         state.undeclared.update(part.undeclared)
         if counts:
-            self._collect_rejected(con, state.batch)
+            self._collect_rejected(con, state.batch, cleaned=cleaned)
         if accepted:
-            self._store_accepted(con, state, part.absent, sum(counts.values()))
+            self._store_accepted(con, state, mapped, part, sum(counts.values()))
         return accepted + sum(counts.values())
 
-    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", absent: frozenset[str], rejected: int) -> None:
+    def _clean_rejected(self, con: duckdb.DuckDBPyConnection, state: "_Loading") -> bool:
+        """Make temp table `cleaned` of the rejected records in `keys` that name somebody who is forgotten; whether some do.
+
+        Those of which nothing may be kept count as erased.
+        """
+        rejected = f"select rn from keys where reason <> '{ERASED}'"
+        # What is tried again was cleaned when it was kept, and is known by its text.
+        if not self.forgotten or state.again or not con.execute(f"{rejected} limit 1").fetchall():
+            return False
+        if not self.forgotten.clean(con, rejected):
+            return False
+        con.execute(f"update keys set reason = '{ERASED}' where rn in (select rn from cleaned where raw is null)")
+        state.redacted += con.execute("select count(raw) from cleaned").fetchall()[0][0]
+        return True
+
+    def _store_accepted(self, con: duckdb.DuckDBPyConnection, state: "_Loading", mapped: str, part: Any, rejected: int) -> None:
+        absent = part.absent
         first, last = con.execute("select min(timestamp), max(timestamp) from keys where reason is null").fetchall()[0]
         lookback = state.batch.twin_lookback
         self._mark_dropped(con, [f for f in state.files if f.meets(first - lookback, last + lookback)])
@@ -244,7 +266,9 @@ class Intake:
         if not days:
             return
         rows = state.note_days(days)
-        relation = "(from mapped anti join dropped using (rn))"
+        relation = f"(from {mapped} anti join dropped using (rn))"
+        if part.given_json:
+            relation = with_single_keys(con, relation, [name for name in JSON_COLUMNS if name not in absent])
         if self.identifiers:
             tenants, kept = {tenant for tenant, *_ in days}, "(from keys anti join dropped using (rn))"
             relation = self.identifiers.replaced(con, relation, state.batch.source, tenants, absent, kept)
@@ -299,7 +323,9 @@ class Intake:
             "using (tenant_id, message_id)"
         )
 
-    def _collect_rejected(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+    def _collect_rejected(self, con: duckdb.DuckDBPyConnection, batch: Batch, *, cleaned: bool) -> None:
+        kept = "(select m.* replace (coalesce(c.raw, m.raw) as raw) from mapped m left join cleaned c using (rn))"
+        mapped = kept if cleaned else "mapped"
         landed_for = literal(batch.tenant) if batch.tenant else "null"
         identity = f"concat_ws(chr(31), {literal(batch.source)}, {literal(batch.tenant or '')}, raw)"
         con.execute(
@@ -308,7 +334,7 @@ class Intake:
             f"md5({identity}) as record_digest, {literal(batch.batch_id)} as batch_id, "
             f"timestamp {literal(str(batch.received_at))} as received_at "
             # Of who is to be forgotten nothing is kept, but that so many records came.
-            f"from (select rn, tenant_id, raw from mapped) join (select rn, reason from keys where reason <> '{ERASED}') k "
+            f"from (select rn, tenant_id, raw from {mapped}) join (select rn, reason from keys where reason <> '{ERASED}') k "
             "using (rn)"
         )
 
@@ -331,14 +357,12 @@ class Intake:
         delta = self.batches.latest()
         mark = f"{report.batch_id}:{report.status}"
         if Table.has(delta, mark):
-            self._noted = report.batch_id
             return
         row = report.as_row()
         casts = ", ".join(f"?::{column.type} as {column.name}" for column in BATCHES.columns)
         con.execute(f"create or replace temp table batch_row as select {casts}", [row[name] for name in BATCHES.column_names])
         adds = self.batches.write(con, "select * from batch_row", "batch")
         self.batches.commit(delta, adds, transaction=mark)
-        self._noted = report.batch_id
 
     def finish_interrupted(self, con: duckdb.DuckDBPyConnection) -> DeltaTable:
         """Write the row of a batch whose events were committed by a process that died before it wrote the row.
@@ -346,8 +370,7 @@ class Intake:
         Each load holds the lock until its row stands, so only the newest load can lack it. Returns the events table.
         """
         delta = self.events.latest()
-        report = last_batch(delta)
-        if report and report.batch_id != self._noted:
+        if report := last_batch(delta):
             self.note_batch(con, report)
         return delta
 
@@ -395,10 +418,10 @@ class Intake:
 class _Loading:
     """What a load has done so far."""
 
-    def __init__(self, batch: Batch, files: list[DataFile]) -> None:
-        self.batch, self.files = batch, files
+    def __init__(self, batch: Batch, files: list[DataFile], *, again: bool = False) -> None:
+        self.batch, self.files, self.again = batch, files, again
         self.adds: list[AddAction] = []
-        self.received = self.duplicates = self.events = 0
+        self.received = self.duplicates = self.events = self.redacted = 0
         self.rejected: dict[str, int] = {}
         self.undeclared: set[str] = set()
         self.days: set[date] = set()
@@ -435,7 +458,7 @@ class _Loading:
             self.batch.bytes, None, dict(sorted(self.rejected.items())),
             ", ".join(sorted(self.undeclared))[:1000] or None, tuple(sorted(self.days)),
             self.first, self.last, self.batch.received_at.replace(tzinfo=None), version,
-            dict(sorted(self.tenants.items())), self.batch.landed_at, loaded_at,
+            dict(sorted(self.tenants.items())), self.batch.landed_at, loaded_at, redacted=self.redacted,
         )  # fmt: skip
 
 

@@ -95,7 +95,3 @@ def _spellings(value: str) -> set[bytes]:
     in_address = quote(value, safe="", errors="surrogatepass")
     spelled = value, *in_json, value.replace('"', '""'), in_address
     return {text.encode("utf-8", "surrogatepass") for text in spelled}
-
-
-# Somebody, but nobody knows by which texts: nothing can be left out of a search for them.
-ANYBODY = Values([""])

@@ -85,6 +85,7 @@ def build(
     select: Sequence[str] | None = None,
     *,
     memory_limit: str = "80%",
+    threads: int = 2,
     project_dir: Path = project.PROJECT,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuildResult:
@@ -92,7 +93,7 @@ def build(
 
     `work_db` must be closed before, and is closed after. dbt's parse cache and log go to `target_dir`, which may serve
     many builds. `progress` hears how many models and tests of how many are done. Raises MartsBuildError if a model cannot
-    be built; tests that fail are in the result.
+    be built; tests that fail are in the result. `memory_limit` and `threads` are DuckDB's; dbt runs one model at a time.
     """
     began = time.monotonic()
     known = project.models(project_dir)
@@ -108,6 +109,7 @@ def build(
         work_db=work_db,
         target_dir=target_dir,
         memory_limit=memory_limit,
+        threads=threads,
         project_dir=project_dir,
         progress=lambda done: progress(done, len(chosen) + len(tests)),
     )
@@ -132,6 +134,7 @@ def run_dbt(
     work_db: Path,
     target_dir: Path,
     memory_limit: str = "80%",
+    threads: int = 2,
     project_dir: Path = project.PROJECT,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Any]:
@@ -144,7 +147,7 @@ def run_dbt(
     with _LOCK:
         parsed = manifest(target_dir, project_dir)
         try:
-            with _environment(ANALYTICS_WORK_DB=str(work_db), ANALYTICS_WORK_MEMORY=memory_limit):
+            with _environment(**_variables(str(work_db), memory_limit, threads)):
                 result = _invoke(arguments, target_dir, project_dir, parsed, progress)
         finally:
             _close()
@@ -156,7 +159,7 @@ def manifest(target_dir: Path, project_dir: Path = project.PROJECT) -> "Manifest
     with _LOCK:
         if project_dir not in _PARSED:
             # A path that changes would make dbt throw its parse cache away (2 s): parse for one that never does.
-            with _environment(ANALYTICS_WORK_DB="parsing-opens-nothing", ANALYTICS_WORK_MEMORY="80%"):
+            with _environment(**_variables("parsing-opens-nothing", "80%", 1)):
                 _PARSED[project_dir] = _invoke(["parse"], target_dir, project_dir, None)
         return _PARSED[project_dir]
 
@@ -195,6 +198,10 @@ def _close() -> None:
     if DuckDBConnectionManager._ENV is not None:
         DuckDBConnectionManager.env().close()
         DuckDBConnectionManager.close_all_connections()
+
+
+def _variables(work_db: str, memory_limit: str, threads: int) -> dict[str, str]:
+    return {"ANALYTICS_WORK_DB": work_db, "ANALYTICS_WORK_MEMORY": memory_limit, "ANALYTICS_WORK_THREADS": str(threads)}
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class Pseudonyms:
     ) -> None:  # fmt: skip
         self.keyring, self.in_use = keyring, KeysInUse(home, keyring)
         self.table = Table(home.warehouse, IDENTIFIERS)
-        self._tenants, self._taxonomy, self._stored, self._clock = tenants, taxonomy, stored, clock
+        self._tenants, self.taxonomy, self._stored, self._clock = tenants, taxonomy, stored, clock
         self._anew: dict[str, Key] = {}
         self._digests: Digests | None = None
         # The temporary tables of the current slice.
@@ -144,7 +144,7 @@ class Pseudonyms:
         with suppress(duckdb.Error):
             con.remove_function(_FUNCTION)
         con.create_function(_FUNCTION, self._digests.of, ["VARCHAR", "VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[call-overload]
-        fields = identifying(self._taxonomy(), source)
+        fields = identifying(self.taxonomy(), source)
         # Almost always all of them have pseudonyms.
         mine = f"tenant_id in ({', '.join(map(literal, wanted))})" if len(wanted) < len(tenants) else None
         columns = [name for name in fields.columns if name not in absent]
@@ -153,7 +153,7 @@ class Pseudonyms:
 
     def columns(self, source: str) -> Sequence[str]:
         """The columns of events that are replaced; none where no tenant has pseudonyms."""
-        return identifying(self._taxonomy(), source).columns if any(self._tenants.values()) else ()
+        return identifying(self.taxonomy(), source).columns if any(self._tenants.values()) else ()
 
     def key(self, con: duckdb.DuckDBPyConnection, tenant: str) -> Key:
         """The key of the tenant's pseudonyms, made and noted when it is first needed. Raises KeyLost, UserError."""
@@ -313,7 +313,7 @@ class Pseudonyms:
         without = [tenant for tenant, wanted in self._tenants.items() if not wanted]
         found = list[InClear]()
         for (source,) in con.execute(f"select distinct source from ({events}) order by 1").fetchall():
-            fields = identifying(self._taxonomy(), source)
+            fields = identifying(self.taxonomy(), source)
             values = {name: name for name in fields.columns}
             for column, paths in fields.paths.items():
                 for path in paths:

@@ -77,6 +77,12 @@ def folder(home: Home) -> Path:
     return home.published / "roles"
 
 
+def there(home: Home) -> dict[str, tuple[int, int]]:
+    """The files that there are, as `role/tenant`, each with what changes when it is written anew."""
+    found = {f"{path.parent.name}/{path.stem}": path.stat() for path in sorted(folder(home).glob("*/*.duckdb"))}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
+
+
 @dataclass(frozen=True)
 class RoleFiles:
     """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared.

@@ -57,6 +57,8 @@ class Slice:
     bytes: int
     absent: frozenset[str] = frozenset()
     undeclared: frozenset[str] = frozenset()
+    # Whether JSON came as it is, and was not put together from plain values.
+    given_json: bool = True
 
 
 def slices(
@@ -229,7 +231,7 @@ def _parquet_slices(shape: _Shape, path: Path) -> Iterator[Slice]:
             con.execute(f"create or replace temp view mapped as {shape.select(records)}")
             absent = mapping.absent_fields(shape.source, records)
             undeclared = _undeclared(shape.source, numbered)
-            yield Slice(start, end - start, size * (end - start) // total, absent, undeclared)
+            yield Slice(start, end - start, size * (end - start) // total, absent, undeclared, _takes_json(shape.source))
 
 
 def _table_records(shape: _Shape, cells: dict[str, tuple[str, str]], sql: str) -> Records:
@@ -253,6 +255,13 @@ def _undeclared(source: Source, cells: dict[str, tuple[str, str]]) -> frozenset[
     if source.uses("extra_columns"):
         return frozenset()
     return frozenset(cells) - frozenset(mapping.found_columns(source, cells).values())
+
+
+def _takes_json(source: Source) -> bool:
+    """Whether a table source passes on JSON that senders write."""
+    made = all(source.fields.get(name, "object").strip().startswith("object") for name in ("properties", "context"))
+    typed = any(column.type == "json" for column in source.columns.values())
+    return not made or typed or any(map(source.uses, ("json", "embedded", "extra_columns")))
 
 
 def _cell(declared: str, sql: str, type_: str) -> Cell:
@@ -297,7 +306,8 @@ def _text_slices(shape: _Shape, chunks: Iterable[Chunk]) -> Iterator[Slice]:
         whole = f" replace ({_with_head(chunk.head, 'raw')} as raw)" if chunk.head else ""
         con.execute(f"create or replace temp view mapped as select *{whole} from __mapped")
         undeclared = _undeclared(shape.source, cells)
-        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes, undeclared=undeclared)
+        yield Slice(chunk.table["__rn"][0].as_py(), chunk.table.num_rows, chunk.bytes, undeclared=undeclared,
+                    given_json=_takes_json(shape.source))  # fmt: skip
 
 
 def _with_head(head: Head, kept: str) -> str:

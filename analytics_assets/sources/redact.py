@@ -27,7 +27,7 @@ Mark = Callable[[duckdb.DuckDBPyConnection], bool]
 """Makes temp table `forgotten_rows` (rn) of the records in `mapped` that go; False, and no table, where none does."""
 _BLOCK = 8 << 20
 # Whether a mapped record says whose it is.
-_TOLD = "coalesce(user_id, '') <> '' or coalesce(anonymous_id, '') <> ''"
+TOLD = "coalesce(user_id, '') <> '' or coalesce(anonymous_id, '') <> ''"
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ class Redacted:
 
 def redact_file(
     con: duckdb.DuckDBPyConnection, path: Path, source: Source, tenant: str | None, received_at: datetime, mark: Mark,
-    values: Values, plan: Callable[[Redacted], None] = lambda found: None,
+    values: Values | Callable[[], Values], plan: Callable[[Redacted], None] = lambda found: None,
 ) -> Redacted:  # fmt: skip
     """Take records out of a file, in its place and at once; `plan` gets what is going to happen. Raises UnreadableFile.
 
-    A file without any record left is left as an empty one.
+    `values` are what the people are named by, or what says it when `mark` has seen all records. A file without any record left
+    is left as an empty one.
     """
     kind = file_kind(path)
-    if kind is not None and kind != "parquet":
+    if isinstance(values, Values) and kind is not None and kind != "parquet":
         with path.open("rb") as raw:
             if not values.short and not values.may_be_in(text_stream(raw)):
                 return Redacted()
@@ -60,7 +61,7 @@ def redact_file(
     for _ in slices(con, path, source, tenant=tenant, received_at=received_at):
         for record, member in _marked(con, mark, members):
             going.setdefault(record, set()).add(member)
-        damaged = f"select rn from mapped where reason is not null and not ({_TOLD})"
+        damaged = f"select rn from mapped where reason is not null and not ({TOLD})"
         nobodys |= {number // members for (number,) in con.execute(damaged).fetchall()}
     new = path.with_name(f".{path.name[:200]}.redacted")
     try:
@@ -69,7 +70,7 @@ def redact_file(
             if found.gone:
                 _write_parquet(con, path, new, going)
         else:
-            found = _write_text(path, new, source, going, nobodys, values)
+            found = _write_text(path, new, source, going, nobodys, values if isinstance(values, Values) else values())
         if found != Redacted():
             stat = path.stat()
             plan(found)
@@ -216,14 +217,21 @@ def redact_kept(
         members = segment.MEMBERS if source.format == "segment" else 1
         for _ in slices_from_raw(con, raws, source, tenant=tenant, received_at=received_at):
             found |= {record: None for record, _ in _marked(con, mark, members)}
-            told = f"select distinct rn from mapped where {_TOLD}"
+            told = f"select distinct rn from mapped where {TOLD}"
             anybodys |= {number // members for (number,) in con.execute(told).fetchall()}
-    # Records that are no UTF-8 are kept in a disguise.
-    originals = {place: kept_bytes(raw) for place, raw in enumerate(raws) if raw.startswith(BASE64)}
-    for place in {*values.named_in(raws), *originals}:
+    for place in {*values.named_in(raws), *(place for place, raw in enumerate(raws) if raw.startswith(BASE64))}:
         if place not in found:
-            text, times = values.masked(originals.get(place, raws[place].encode("utf-8", "surrogatepass")))
+            text, times = masked(raws[place], place in anybodys, values)
             if times:
-                whose = place in anybodys and place not in originals
-                found[place] = text.decode("utf-8", "surrogatepass") if whose else None
+                found[place] = text
     return found
+
+
+def masked(raw: str, told: bool, values: Values) -> tuple[str | None, int]:
+    """A kept text without people's values, and how many stood there; None where it does not say whose it is: it goes."""
+    # Records that are no UTF-8 are kept in a disguise.
+    disguised = raw.startswith(BASE64)
+    text, times = values.masked(kept_bytes(raw) if disguised else raw.encode("utf-8", "surrogatepass"))
+    if disguised and not times:
+        return raw, 0
+    return (text.decode("utf-8", "surrogatepass") if told and not disguised else None), times

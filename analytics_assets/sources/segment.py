@@ -170,6 +170,15 @@ def _value(name: str, tenant: str | None, received_at: datetime) -> str:
         "case when type in ('page', 'screen') and category is not null "
         "then '\"category\":' || to_json(category)::varchar end"
     )
+    # What the call itself says counts before a property of that name (web pages send their category as both).
+    called = {"traits": "type in ('identify', 'group') and traits is not null", "groupId": "type = 'group'",
+              "previousId": "type = 'alias'", "category": "type in ('page', 'screen') and category is not null"}  # fmt: skip
+    both = " or ".join(f"({when} and contains(properties, '\"{key}\"'))" for key, when in called.items())
+    removed = ", ".join(f"case when {when} then '\"{key}\":null' end" for key, when in called.items())
+    own = (
+        f"case when {both} then json_merge_patch(properties, '{{' || concat_ws(',', {removed}) || '}}')::varchar "
+        "else coalesce(properties, '{}') end"
+    )
     # In Segment's own output `timestamp` is corrected already; a raw payload carries the clock of the device.
     device = "coalesce(timestamp_time, originalTimestamp_time)"
     skewed = "sentAt_time is not null and receivedAt_time is not null and (originalTimestamp is null or timestamp is null)"
@@ -185,7 +194,7 @@ def _value(name: str, tenant: str | None, received_at: datetime) -> str:
         "anonymous_id": "anonymousId",
         "timestamp": f"coalesce(case when {skewed} then {corrected} else {device} end, receivedAt_time, sentAt_time)",
         "received_at": f"coalesce(receivedAt_time, {moment(received_at)})",
-        "properties": f"spliced(coalesce(properties, '{{}}'), concat_ws(',', {members}))",
+        "properties": f"spliced({own}, concat_ws(',', {members}))",
         "context": "context",
         "revenue": "try_cast(money as decimal(18,4))",
         "quantity": f"case when {commerce} then -abs(pieces) else pieces end",

@@ -1,5 +1,6 @@
 """DuckDB connections as the warehouse uses them: in memory, bounded, spilling into the data home."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +36,10 @@ def connection(
             yield con
     finally:
         con.close()
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database that nobody has open, with what DuckDB leaves beside it; nothing if there is none."""
+    for file in (path, path.with_name(f"{path.name}.wal")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)

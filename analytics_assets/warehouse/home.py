@@ -82,6 +82,11 @@ class Home:
         return self._folder("work", mode=CLOSED)
 
     @property
+    def marts_database(self) -> Path:
+        """Where dbt works while a build goes on."""
+        return self.work / "marts.duckdb"
+
+    @property
     def dagster(self) -> Path:
         return self._folder("dagster")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from analytics_assets.warehouse.connect import remove_database
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import version_path, versions
 from analytics_assets.warehouse.spec import TableSpec
@@ -102,6 +103,8 @@ def sweep(home: Home, specs: Sequence[TableSpec], needed: Mapping[str, set[int]]
             if path.name not in kept and path.exists():
                 files, size = files + 1, size + path.stat().st_size
                 path.unlink()
+    # Of a build that was killed.
+    remove_database(home.marts_database)
     spill = home.work / "spill"
     for leftover in spill.glob("*") if spill.exists() else ():
         files, size = files + 1, size + (leftover.stat().st_size if leftover.is_file() else 0)

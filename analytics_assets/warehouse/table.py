@@ -89,16 +89,11 @@ class Snapshot:
         return f"select {self.spec.select_list} from ({stored})"
 
 
-@dataclass(frozen=True)
-class _Newest:
-    """The newest snapshot of a table, and the file of its entry in the log: a home may be restored while a process lives."""
-
-    snapshot: Snapshot
-    entry: tuple[int, int, int]
-
+# What tells the file of an entry in a log from another in its place: a data home may be restored while a process lives.
+_Entry = tuple[int, int, int, int]
 
 # To read a log takes milliseconds, and in a refresh a hundred questions are asked of tables that few of its steps change.
-_newest: dict[Path, _Newest] = {}
+_newest: dict[Path, tuple[Snapshot, _Entry]] = {}
 _NEWEST_OF = 256
 
 
@@ -149,7 +144,7 @@ class Table:
     def __init__(self, folder: Path, spec: TableSpec) -> None:
         self.spec = spec
         self.path = folder / spec.name
-        self._handle: DeltaTable | None = None
+        self._handle: tuple[DeltaTable, _Entry | None] | None = None
 
     def open(self, version: int | None = None) -> DeltaTable:
         """The Delta table, made empty when it is first opened."""
@@ -170,35 +165,37 @@ class Table:
 
         For holders of the table's lock: each call moves the one handle on.
         """
-        if self._handle is None:
-            self._handle = self.open()
+        delta, entry = self._handle or (None, None)
+        if delta is not None and entry is not None and entry == self._entry(delta.version()):
+            delta.update_incremental()
         else:
-            self._handle.update_incremental()
-        return self._handle
+            delta = self.open()
+        self._handle = delta, self._entry(delta.version())
+        return delta
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The table as it was at a version, or as it is now."""
         if version is not None:
             return self.snapshot_of(self.open(version))
-        known = _newest.get(self.path)
-        if known and known.snapshot.spec is self.spec and known == self._entry(known.snapshot):
-            return known.snapshot
+        if (known := _newest.get(self.path)) and known[0].spec is self.spec and self._is_newest(*known):
+            return known[0]
         snapshot = self.snapshot_of(self.open())
-        if newest := self._entry(snapshot):
+        if entry := self._entry(snapshot.version):
             if len(_newest) >= _NEWEST_OF:
                 _newest.clear()
-            _newest[self.path] = newest
+            _newest[self.path] = snapshot, entry
         return snapshot
 
-    def _entry(self, snapshot: Snapshot) -> "_Newest | None":
-        """The snapshot with what tells that it is the newest: its own entry in the log, and none after it."""
-        log = self.path / "_delta_log"
+    def _is_newest(self, snapshot: Snapshot, entry: _Entry) -> bool:
+        return entry == self._entry(snapshot.version) and self._entry(snapshot.version + 1) is None
+
+    def _entry(self, version: int) -> _Entry | None:
+        """None if the log has no such entry."""
         try:
-            stat = (log / f"{snapshot.version:020}.json").stat()
-            following = (log / f"{snapshot.version + 1:020}.json").exists()
+            stat = (self.path / "_delta_log" / f"{version:020}.json").stat()
         except OSError:
             return None
-        return None if following else _Newest(snapshot, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def snapshot_of(self, delta: DeltaTable) -> Snapshot:
         # Not `pa.table`, which imports pandas (1.5 s) to look whether this is a data frame.

@@ -262,6 +262,8 @@ def test_a_failed_dbt_test_fails_the_run_and_keeps_what_is_published(works: Work
     with pytest.raises(dg.Failure, match="the marts were not replaced, since these tests failed: "):
         works.refresh(DayRange(date(2025, 8, 2), date(2025, 8, 2)))
     assert works.version == before
+    # It would name people until the next build.
+    assert [*works.stages.home.work.glob("marts.duckdb*")] == []
     checks = [dg.AssetCheckKey(dg.AssetKey("events_daily"), "events_daily_always_known")]
     newest = works.instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
     assert [record.status.value for record in newest.values()] == ["FAILED"]

@@ -1,5 +1,6 @@
 """What Dagster's checks say of verdicts: an unknown is never shown as a plain pass."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -32,3 +33,9 @@ UNKNOWN = a_verdict("unknown", "999 tenants: too few rows")
 def test_a_check_says_what_is_unknown(found: list[QualityResult], passed: bool, said: str | None) -> None:
     check = _result("events", FEW, found)
     assert (check.passed, check.description) == (passed, said)
+
+
+@pytest.mark.parametrize(("severity", "shown"), [("block", "ERROR"), ("warn", "WARN")])
+def test_a_failure_that_only_warns_though_its_expectation_blocks_fails_no_run(severity: str, shown: str) -> None:
+    check = _result("events", FEW, [replace(a_verdict("fail"), severity=severity)])
+    assert (check.passed, check.severity.name) == (False, shown)

@@ -1,6 +1,7 @@
 """What is rejected and why, what is kept of it, and that it can be replayed after a fix without doubling anything."""
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,16 @@ def test_properties_keep_their_json_as_it_came(line: Line) -> None:
 def test_the_declarations_of_the_tests_are_those_of_the_project_but_for_tenants(tmp_path: Path) -> None:
     declared = yaml.safe_load((a_config(tmp_path / "config") / "tenants.yaml").read_text())
     assert {tenant["source"] for tenant in declared["tenants"]} == {"canonical"}
+
+
+def test_where_a_backup_is_put_back_under_a_process_it_goes_on_from_there(line: Line, tmp_path: Path) -> None:
+    """The backup was taken while a batch was between its events and its row."""
+    line.load([an_event("m1")])
+    shutil.copytree(line.home, tmp_path / "backup")
+    shutil.rmtree(tmp_path / "backup" / "warehouse" / BATCHES.name)
+    line.load([an_event("m2")])
+    shutil.rmtree(line.home)
+    shutil.copytree(tmp_path / "backup", line.home)
+    assert line.load([an_event("m1"), an_event("m2")]).events == 1
+    assert line.keys() == [("acme", "m1"), ("acme", "m2")]
+    assert sorted(line.rows(BATCHES, columns="received, events")) == [(1, 1), (2, 1)]

@@ -251,6 +251,15 @@ def test_a_selection_stands_on_its_own(tmp_path: Path, target: Path) -> None:
     assert build.build(a_work_db(tmp_path / "v.duckdb"), target, ["stg_sessions"]).tests == ()
 
 
+def test_dbt_keeps_to_the_threads_and_the_memory_that_it_is_given(tmp_path: Path, target: Path) -> None:
+    work_db = a_work_db(tmp_path / "w.duckdb")
+    told = "current_setting('threads')::varchar as region, current_setting('memory_limit') as campaign"
+    with duckdb.connect(str(work_db)) as connection:
+        connection.execute(f"create or replace view events as select * replace ({told}) from stored_events")
+    build.build(work_db, target, ["events_daily"], memory_limit="200MiB", threads=3)
+    assert rows_of(work_db, "select distinct region, campaign from events_daily") == [("3", "200.0 MiB")]
+
+
 def test_a_broken_identity_is_reported_not_raised(tmp_path: Path, target: Path) -> None:
     work_db = a_work_db(tmp_path / "w.duckdb")
     with duckdb.connect(str(work_db)) as connection:

@@ -173,6 +173,11 @@ def test_of_doubled_keys_the_first_counts(tmp_path: Path) -> None:
     assert row["message_id"] == "first" and row["reason"] is None
 
 
+def test_what_a_call_says_itself_stands_once_where_its_properties_say_it_too(tmp_path: Path) -> None:
+    row = one(tmp_path, type="page", name="Home", category="Docs", properties={"category": "Blog", "plan": "pro"})
+    assert row["properties"] == '{"category":"Docs","plan":"pro"}'
+
+
 def test_siblings_of_a_bad_call_survive(tmp_path: Path) -> None:
     members = [a_call(), 5, None, [], a_call(messageId=None), {}, a_call(messageId="m2", sentAt="2025-06-01T10:01:00Z")]
     batch = {"batch": members, "sentAt": "2025-06-01T10:00:10Z", "receivedAt": "2025-06-01T10:02:00Z"}

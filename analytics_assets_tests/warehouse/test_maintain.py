@@ -146,6 +146,14 @@ def test_leftovers_of_spilling_are_swept(line: Line) -> None:
     assert line.pipeline.sweep(line.con) == (1, 10)
 
 
+def test_what_a_killed_build_left_is_swept(line: Line) -> None:
+    database = line.pipeline.home.marts_database
+    database.write_bytes(b"people")
+    database.with_name(f"{database.name}.tmp").mkdir()
+    line.pipeline.sweep(line.con)
+    assert [*database.parent.glob("marts*")] == []
+
+
 def test_the_advice_names_a_table_of_many_tiny_files_and_no_other() -> None:
     many = Snapshot(EVENTS, 1, tuple(a_file(day, day) for day in range(100)))
     few = Snapshot(EVENTS, 1, tuple(a_file(day, day) for day in range(10)))

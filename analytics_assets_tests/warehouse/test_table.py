@@ -1,13 +1,16 @@
 """Tables: what a commit holds, what a file is known to hold, and that replacing some days leaves the others."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.warehouse.connect import connection
@@ -15,6 +18,7 @@ from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.spec import Column, TableSpec
 from analytics_assets.warehouse.table import Table, file_groups, replace_all, replace_days
 from analytics_assets_tests.builders import DAY, NOON
+from analytics_assets_tests.faults import ROUNDS
 
 COUNTS = TableSpec(
     name="counts",
@@ -139,6 +143,66 @@ def test_the_range_of_a_file_survives_the_checkpoint_that_the_log_makes(home: Ho
         table.commit(delta, adds)
     assert list((table.path / "_delta_log").glob("*.checkpoint.parquet"))
     assert sorted(file.high for file in table.snapshot().files if file.high) == [moment + timedelta(days=n) for n in range(45)]
+
+
+def move_in(backup: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.move(backup, folder)
+
+
+def copy_over(backup: Path, folder: Path) -> None:
+    """As `rsync --delete` without times: files of the same name are written anew in their place."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and not (backup / path.relative_to(folder)).exists():
+            path.unlink()
+    shutil.copytree(backup, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+
+def link_in(backup: Path, folder: Path) -> None:
+    """Other files under the old names, with the times that they had."""
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder, copy_function=os.link)
+
+
+@settings(max_examples=8 * ROUNDS)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["commit", "commit elsewhere", "back up", "look"]),
+            st.tuples(st.sampled_from([move_in, copy_over, link_in]), st.integers(0, 9)),
+        ),
+        min_size=4, max_size=10,
+    )
+)  # fmt: skip
+@example(["commit", "back up", "commit", "look", (move_in, 0), "commit"])
+@example(["commit", "back up", "commit", "commit", (link_in, 0), "commit elsewhere", "commit elsewhere", "look"])
+def test_a_process_that_lives_on_sees_a_restored_table_as_a_new_one_does(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
+) -> None:
+    """Its handle too, on which it commits: to go on from what it knew would leave a hole in the restored log."""
+    folder = tmp_path_factory.mktemp("restored")
+    table, backups = Table(Home(folder / "home").warehouse, COUNTS), list[Path]()
+    table.snapshot()
+    for number, step in enumerate(steps):
+        with duckdb.connect() as con:
+            if step == "commit":
+                adds = table.write(con, some_days(0, 0, n=number), "kept")
+                table.commit(table.latest(), adds)
+            elif step == "commit elsewhere":
+                other = Table(table.path.parent, COUNTS)
+                other.commit(other.open(), other.write(con, some_days(0, 0, n=number), "kept"))
+            elif step == "back up":
+                backups.append(folder / f"backup {number}")
+                shutil.copytree(table.path, backups[-1])
+            elif backups and step != "look":
+                restore, which = step
+                shutil.copytree(backups[which % len(backups)], folder / "taken")
+                restore(folder / "taken", table.path)
+                shutil.rmtree(folder / "taken", ignore_errors=True)
+        stored = table.open()
+        assert table.snapshot() == table.snapshot_of(stored)
+        assert table.latest().version() == stored.version()
+        assert all(Path(file.path).exists() for file in table.snapshot().files)
 
 
 def test_a_file_without_a_time_meets_every_range(home: Home, con: duckdb.DuckDBPyConnection) -> None:
