@@ -45,14 +45,7 @@ from analytics_assets.quality.judge import warm_up
 from analytics_assets.quality.tables import QualityResult, refusal
 from analytics_assets.replay import replay
 from analytics_assets.retention import limit_checks, stays
-from analytics_assets.sessions.build import (
-    build_sessions,
-    merge_identities,
-    resolved_identities,
-    stitched,
-    users,
-    window,
-)
+from analytics_assets.sessions.build import build_sessions, merge_identities, resolved_identities, stitched, users, window
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import ConfigError, Settings, UserError
 from analytics_assets.shown import publishables, published

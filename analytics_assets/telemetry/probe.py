@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
+MARK = "/proc/self/clear_refs"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -56,7 +57,7 @@ def largest() -> int:
 def begin_largest() -> bool:
     """Let `largest` begin anew, with what the process holds now; whether the kernel does that."""
     try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+        with open(MARK, "w", encoding="ascii") as handle:
             handle.write("5")
     except OSError:
         return False

@@ -36,10 +36,10 @@ from pathlib import Path
 from analytics_assets.telemetry import probe
 from analytics_assets.telemetry.journal import Key, Measuring
 from analytics_assets.warehouse.home import Home
-before = bytearray(500 * 1024 * 1024)
+before = bytearray(250 * 1024 * 1024)
 del before
 step = Measuring(Home(Path(sys.argv[1])), Key("run-1", "make[one]/two", 1), datetime(2026, 3, 20), shared=True)
-held = bytearray(300 * 1024 * 1024)
+held = bytearray(150 * 1024 * 1024)
 del held
 step.end()
 """
@@ -49,10 +49,22 @@ def test_memory_that_a_step_held_for_a_moment_is_its_peak(home: Home) -> None:
     """However short, and whatever the process held before: the kernel has noted it."""
     subprocess.run([sys.executable, "-c", MOMENT, str(home.root)], cwd=PROJECT, check=True)
     line = taken(home)
-    assert 290 * MIB < line["peak"] - line["memory_before"] < 400 * MIB
+    assert 140 * MIB < line["peak"] - line["memory_before"] < 200 * MIB
     assert (line["ended"], line["shared"], line["began_at"]) == (True, True, "2026-03-20T00:00:00")
     assert line["seconds"] > 0 and line["cpu_seconds"] > 0
     assert line["code_version"] == code_version()
+
+
+def test_where_the_kernels_mark_does_not_begin_anew_only_what_is_above_it_is_known(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its file may not be written: what the process held at most before is not taken for the step's."""
+    monkeypatch.setattr("analytics_assets.telemetry.probe.MARK", str(home.root / "no" / "file"))
+    before = bytearray(200 * MIB)
+    del before
+    Measuring(home, KEY, NOW, shared=True).end()
+    line = taken(home)
+    assert line["peak"] - line["memory_before"] < 100 * MIB
 
 
 CHILD = "import sys; held = bytearray(300 * 1024 * 1024); print('held', flush=True); sys.stdin.read()"
@@ -93,7 +105,7 @@ def test_what_duckdb_read_wrote_spilled_and_needed_is_known(home: Home) -> None:
 def test_a_step_of_small_statements_is_known_in_every_run_and_profiled_in_some(home: Home) -> None:
     """Its statements take next to nothing, so that a profile of each would be most of it."""
     profiled = []
-    for number in range(40):
+    for number in range(15):
         measuring = Measuring(home, Key(f"run-{number}", "small", 1), NOW, shared=True)
         with connection(home) as con:
             for _ in range(20):
@@ -104,7 +116,7 @@ def test_a_step_of_small_statements_is_known_in_every_run_and_profiled_in_some(h
         assert line["queries"] == (20 if line["profiled"] else None)
         profiled.append(line["profiled"])
     assert profiled[0]
-    assert sum(profiled) < 20
+    assert sum(profiled) < 8
 
 
 def test_what_is_spilled_is_seen_without_a_profile(home: Home) -> None:
