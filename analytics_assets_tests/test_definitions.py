@@ -29,7 +29,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
-from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets_tests.builders import a_config
 
@@ -47,6 +47,7 @@ TABLES = {
         QUALITY_RESULTS,
         STEP_TELEMETRY,
         UNIT_COSTS,
+        QUERY_LOG,
         LOAD_FORECAST,
         SCALING_PLAN,
         *mart_tables(),
@@ -245,7 +246,7 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == MAINTENANCE
-    assert chosen["telemetry"] == {"step_telemetry", "unit_costs"}
+    assert chosen["telemetry"] == {"step_telemetry", "unit_costs", "query_log"}
     assert chosen["plan"] == {"load_forecast", "scaling_plan"}
 
 

@@ -50,8 +50,9 @@ Subject = tuple[str | None, str]
 
 @dataclass
 class Act:
-    """What is learned of an act while it goes on, and recorded when it ends."""
+    """What is learned of an act while it goes on, and recorded when it ends. `entry` is the number of the one it began with."""
 
+    entry: int | None = None
     outcome: Outcome = "done"
     tables: Sequence[str] = ()
     subjects: Sequence[Subject] = ()
@@ -111,7 +112,8 @@ class Audit:
 
         Of a process that is killed meanwhile the first entry stays: nothing is done without one.
         """
-        begun, act = self.record(action, "begun", **said), Act()
+        begun = self.record(action, "begun", **said)
+        act = Act(begun.entries)
         about = {name: value for name, value in said.items() if name == "tenant"}
         try:
             yield act

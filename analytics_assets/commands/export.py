@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from analytics_assets.audit.log import UNDECLARED
-from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.common import DONE, asking, audit_log, echo_json, json_option, pipeline, settings
 from analytics_assets.console import counted, say
 from analytics_assets.settings import UserError
 
@@ -83,7 +83,10 @@ def export(
     with audit_log().act("export", tenant=tenant, tables=["events"], details=asked) as act:
         stages.settings.confirm_tenant(tenant)
         with egress(stages.settings, roles, stages.table) as answers:
-            answer, version = answers.answer(role, tenant, request), answers.version or 0
+            version, words = answers.version or 0, f"{measures} {by} {sorted(where)}"
+            with asking(words, act, version=version, tables=["events"], role=str(asked["role"])) as query:
+                answer = answers.answer(role, tenant, request)
+                query.answered(len(answer.rows))
         masked = sum(row[-1] for row in answer.rows)
         act.details = {"version": version, "rows": len(answer.rows), "masked_groups": masked}
         act.details["sha256"] = write(answer, target, chosen)

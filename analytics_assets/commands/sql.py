@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.commands.common import DONE, audit_log, echo_json, json_option, settings
+from analytics_assets.commands.common import DONE, asking, audit_log, echo_json, json_option, settings
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from analytics_assets.audit.log import Act
+    from analytics_assets.telemetry.queries import Asked
 
 
 @click.command()
@@ -36,7 +37,7 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     from analytics_assets.privacy.queries import Query
 
     try:
-        with _published(version) as (con, files), _recorded(con, query, version) as act:
+        with _published(version) as (con, files), _recorded(con, query, version) as (act, asked):
             if not _only_reads(con, query):
                 raise UserError(
                     "one SELECT at a time (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW): this command only reads"
@@ -46,6 +47,7 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
             result = con.execute(query)
             names = [column[0] for column in result.description or []]
             rows = result.fetchall() if as_json else result.fetchmany(most + 1)
+            asked.answered(len(rows if as_json else rows[:most]))
             details, act.subjects = shown(con, query, names, rows if as_json else rows[:most])
             act.details |= details
     except duckdb.Error as error:
@@ -60,13 +62,17 @@ def sql(query: str, version: int | None, most: int, as_json: bool) -> int:
     return DONE
 
 
-def _recorded(con: "duckdb.DuckDBPyConnection", query: str, version: int | None) -> "AbstractContextManager[Act]":
-    """Around a query: recorded before it runs, and whom it showed before anybody sees that."""
+@contextmanager
+def _recorded(con: "duckdb.DuckDBPyConnection", query: str, version: int | None) -> "Iterator[tuple[Act, Asked]]":
+    """Around a query: recorded before it runs, and whom it showed before anybody sees that; and what it took."""
     from analytics_assets.privacy.lookups import shape, tables
 
     words, values = shape(con, query)
     number = version or con.execute("select max(version) from published_tables").fetchall()[0][0]
-    return audit_log().act("query", tables=tables(con, query), subjects=values, query=words, details={"version": number})
+    named = tables(con, query)
+    recorded = audit_log().act("query", tables=named, subjects=values, query=words, details={"version": number})
+    with recorded as act, asking(words, act, version=number, tables=named) as asked:
+        yield act, asked
 
 
 @contextmanager

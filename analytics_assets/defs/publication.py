@@ -14,7 +14,7 @@ from analytics_assets.marts.project import models
 from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 
 # Every published table.
@@ -25,6 +25,7 @@ PUBLISHED = [
     ),
     STEP_TELEMETRY.name,
     UNIT_COSTS.name,
+    QUERY_LOG.name,
     LOAD_FORECAST.name,
     SCALING_PLAN.name,
     *(model.name for model in models().values() if model.layer == "marts"),

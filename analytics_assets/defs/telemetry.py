@@ -23,12 +23,13 @@ from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.telemetry.journal import Key, forget, left
 from analytics_assets.telemetry.prices import Prices
 from analytics_assets.telemetry.rows import Attempt
-from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
 
 if TYPE_CHECKING:
     import duckdb
 
     from analytics_assets.pipeline import Pipeline
+    from analytics_assets.telemetry.steps import Steps
 
 _KINDS = {"deltalake", "duckdb"}
 # So many runs are read and kept at once.
@@ -42,7 +43,15 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
     name="step_telemetry",
     specs=[
         asset_spec(STEP_TELEMETRY, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE),
-        asset_spec(UNIT_COSTS, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=[STEP_TELEMETRY.name]),
+        asset_spec(QUERY_LOG, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE),
+        asset_spec(
+            UNIT_COSTS,
+            group="telemetry",
+            kinds=_KINDS,
+            owner=OWNER,
+            tags=AS_A_WHOLE,
+            deps=[STEP_TELEMETRY.name, QUERY_LOG.name],
+        ),
     ],
 )
 def step_telemetry(
@@ -51,12 +60,15 @@ def step_telemetry(
     stages = pipeline.get()
     with duckdb.get_connection() as con:
         runs, rows = collect(context.instance, stages, con)
+        asked = _steps(stages).keep_queries(con)
         select = stages.table(STEP_TELEMETRY).snapshot().select()
         total, measured = con.execute(f"select count(*), count(cpu_seconds) from ({select})").fetchall()[0]
     counts = {"runs read": runs, "steps of them": rows}
     yield dg.MaterializeResult(
         STEP_TELEMETRY.name, metadata={"dagster/row_count": total, "of these measured": measured, **counts}
     )
+    total = stages.table(QUERY_LOG).snapshot().rows
+    yield dg.MaterializeResult(QUERY_LOG.name, metadata={"dagster/row_count": total, "queries read": asked})
     yield dg.MaterializeResult(
         UNIT_COSTS.name, metadata={"dagster/row_count": stages.table(UNIT_COSTS).snapshot().rows, **counts}
     )
@@ -64,10 +76,7 @@ def step_telemetry(
 
 def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckDBPyConnection") -> tuple[int, int]:
     """Keep the steps of all runs that ended since the last time; returns how many runs and steps."""
-    from analytics_assets.telemetry.steps import Steps
-
-    prices = Prices.load(stages.settings.config / "prices.yaml")
-    steps = Steps(stages.home, prices, stages.settings.limits.storage.dense_day_rows)
+    steps = _steps(stages)
     # Looked for before the ends are read: what has ended by now is kept when they are.
     done = [run for run in left(steps.home) if (known := instance.get_run_by_id(run)) is None or known.is_finished]
     runs = rows = 0
@@ -83,6 +92,13 @@ def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckD
     for run in done:
         forget(steps.home, run)
     return runs, rows
+
+
+def _steps(stages: "Pipeline") -> "Steps":
+    from analytics_assets.telemetry.steps import Steps
+
+    prices = Prices.load(stages.settings.config / "prices.yaml")
+    return Steps(stages.home, prices, stages.settings.limits.storage.dense_day_rows, stages.specs)
 
 
 def _ended(instance: dg.DagsterInstance, since: int) -> dict[str, int]:

@@ -24,6 +24,7 @@ from analytics_assets.events.schema import EVENTS, SOURCE_COLUMNS
 from analytics_assets.events.single_keys import with_single_keys
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.settings import EventLimits, StorageRules, UserError
+from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import literal
 from analytics_assets.warehouse.table import DataFile, Table, scan
@@ -148,6 +149,7 @@ class Intake:
             self._keep_rejected(con, batch)
             self._keep_identifiers(con, batch)
             report = state.report(time.monotonic() - started, delta.version() + 1, self.clock())
+            meter.brought({batch.tenant: report.received} if batch.tenant else dict(state.tenants))
             self.events.commit(delta, state.adds, transaction=batch.batch_id, note={"batch": report.as_note()})
             self.note_batch(con, report)
             return report

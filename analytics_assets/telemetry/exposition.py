@@ -47,7 +47,8 @@ def exposition(con: duckdb.DuckDBPyConnection, steps: str, costs: str) -> str:
         ),
     ):
         add(f"analytics_step_{name}", "gauge", told, _STEP, of_steps(value))
-    priced = f"select job, step, currency, basis, sum(cost) from ({costs}) group by all order by all"
+    of_steps_alone = "coalesce(unit, 'step') = 'step'"
+    priced = f"select job, step, currency, basis, sum(cost) from ({costs}) where {of_steps_alone} group by all order by all"
     told = "What the attempts of a step cost, at the declared prices."
     add("analytics_step_cost_total", "counter", told, (*_STEP, "currency", "basis"), priced)
     return "".join(f"{line}\n" for line in lines)

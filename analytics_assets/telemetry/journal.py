@@ -144,8 +144,9 @@ class Measuring:
             "own_cpu_seconds": self._own,
             **vars(self._counts),
             "spilled": max(self._spilled, self._counts.spilled or 0),
-            # A copy at once: the step may count a table while this is written.
+            # Copies at once: the step may count a table while this is written.
             "rows_written": dict(self._counts.rows_written),
+            "rows_by_tenant": dict(self._counts.rows_by_tenant),
         }
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

@@ -81,6 +81,7 @@ def row(attempt: Attempt, seen: Mapping[str, Any] | None) -> StepTelemetry:
         config_source=line.get("config_source"),
         tenant=attempt.tenant,
         partition=attempt.partition,
+        rows_by_tenant=json.dumps(line["rows_by_tenant"], sort_keys=True) if line.get("rows_by_tenant") else None,
     )
 
 

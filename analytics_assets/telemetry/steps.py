@@ -1,8 +1,8 @@
-"""Keeping the rows of `step_telemetry` and `unit_costs`, each once.
+"""Keeping the rows of `step_telemetry`, `query_log` and `unit_costs`, each once.
 
 The table of steps notes with every commit up to which end of a run it has read, so that a reader goes on from there. Costs
-are committed before it and in the place of those of the same runs, so that a kill between any two lines here loses nothing
-and doubles nothing.
+are committed before what they are of, and in the place of those of the same runs or queries, so that a kill between any two
+lines here loses nothing and doubles nothing.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,13 @@ from datetime import date
 
 import duckdb
 
-from analytics_assets.telemetry.costs import unit_costs
+from analytics_assets.telemetry import queries
+from analytics_assets.telemetry.costs import query_costs, table_weights, unit_costs
 from analytics_assets.telemetry.journal import measured
 from analytics_assets.telemetry.prices import Prices
 from analytics_assets.telemetry.rows import Attempt, row
-from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS, StepTelemetry, UnitCost
+from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS, Query, StepTelemetry, UnitCost
+from analytics_assets.telemetry.tenants import Tenants
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.spec import TableSpec, identifier
 from analytics_assets.warehouse.table import Table, day_bounds, replace_days
@@ -26,11 +28,12 @@ _CURSOR = "ends_read"
 
 @dataclass(frozen=True)
 class Steps:
-    """What the steps of one data home took and cost."""
+    """What the steps and queries of one data home took and cost. `specs` are its tables, whose rows tell whose work it was."""
 
     home: Home
     prices: Prices
     dense_day_rows: int
+    specs: Sequence[TableSpec] = ()
 
     @property
     def table(self) -> Table:
@@ -53,17 +56,34 @@ class Steps:
             rows = [row(attempt, seen.get(attempt.key)) for attempt in attempts]
             note = {_CURSOR: str(cursor)}
             if rows:
-                self._replace_runs(con, UNIT_COSTS, [share for step in rows for share in unit_costs(step, self.prices)])
-                self._replace_runs(con, STEP_TELEMETRY, rows, note)
+                whose = Tenants(con, self.home.warehouse, self.specs)
+                shares = [
+                    share for step in rows for share in unit_costs(step, self.prices, whose.of(step, table_weights(step)))
+                ]
+                self._replace(con, UNIT_COSTS, "run_id", shares)
+                self._replace(con, STEP_TELEMETRY, "run_id", rows, note)
             else:
                 self.table.commit(self.table.open(), [], note=note)
         return len(rows)
 
-    def _replace_runs(
-        self, con: duckdb.DuckDBPyConnection, spec: TableSpec, rows: Sequence[StepTelemetry | UnitCost],
+    def keep_queries(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Keep what was asked of the published file up to now; returns how many queries."""
+        with self.home.lock(STEPS_LOCK):
+            paths = queries.waiting(self.home)
+            rows = queries.read(paths)
+            if rows:
+                shares = [share for query in rows for share in query_costs(query, self.prices)]
+                self._replace(con, UNIT_COSTS, "run_id", shares)
+                self._replace(con, QUERY_LOG, "query_id", rows)
+            for path in paths:
+                path.unlink()
+        return len(rows)
+
+    def _replace(
+        self, con: duckdb.DuckDBPyConnection, spec: TableSpec, key: str, rows: Sequence[StepTelemetry | UnitCost | Query],
         note: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """Put rows in the place of all rows of the same runs; `rows` must hold all of a run."""
+        """Put rows in the place of all rows with the same keys; `rows` must hold all of a key."""
         unnested = ", ".join(f"unnest(?::{column.type}[]) as {identifier(column.name)}" for column in spec.columns)
         columns = [[getattr(row, name) for row in rows] for name in spec.column_names]
         con.execute(f"create or replace temp table new_rows as select {unnested}", columns)
@@ -72,7 +92,7 @@ class Steps:
         stored = table.snapshot()
         others = (
             f"select * from ({stored.select(stored.between(*day_bounds(days)))}) "
-            "where date in (select date from new_rows) and run_id not in (select run_id from new_rows)"
+            f"where date in (select date from new_rows) and {key} not in (select {key} from new_rows)"
         )
         select = f"select {spec.select_list} from new_rows union all {others}"
         replace_days(table, con, select, days, dense_day_rows=self.dense_day_rows, note=note)

@@ -1,4 +1,4 @@
-"""The tables of telemetry: what steps took, and what that cost."""
+"""The tables of telemetry: what steps and queries took, and what that cost."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -52,6 +52,7 @@ STEP_TELEMETRY = TableSpec(
         Column("config_source", "VARCHAR", "Where these come from: default, or limits.yaml."),
         Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
         Column("partition", "VARCHAR", "Partition of the run, or its first and last with '..' between."),
+        Column("rows_by_tenant", "VARCHAR", "JSON object: rows that the step took in, a tenant; empty where it took in none."),
     ),
     time_column="date",
     order_by=("started_at",),
@@ -93,22 +94,24 @@ class StepTelemetry:
     config_source: str | None
     tenant: str | None
     partition: str | None
+    rows_by_tenant: str | None = None
 
 
 UNIT_COSTS = TableSpec(
     name="unit_costs",
-    comment="One row a step's attempt and table: its share of what the attempt cost; the rows of a run sum to its cost.",
+    comment="One row a step's attempt (or query), table and tenant: a share of what it cost; its rows sum to the whole.",
     columns=(
         Column("date", "DATE", "Day (UTC) on which the attempt began."),
-        Column("run_id", "VARCHAR", "Run, as Dagster names it."),
-        Column("job", "VARCHAR", "Job of the run, or the one whose work it did."),
-        Column("step", "VARCHAR", "Step of the job."),
+        Column("run_id", "VARCHAR", "Run, as Dagster names it; of a query its id."),
+        Column("job", "VARCHAR", "Job of the run, or the one whose work it did; of a query the command."),
+        Column("step", "VARCHAR", "Step of the job; of a query its shape."),
         Column("attempt", "INTEGER", "1 for the first, more for a retry."),
-        Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
-        Column("table", "VARCHAR", "Table whose share it is, by rows written; empty for a step that makes none."),
+        Column("tenant", "VARCHAR", "Tenant whose share it is, by rows; empty where nobody can tell, and for the smallest."),
+        Column("table", "VARCHAR", "Table whose share it is, by rows written, of a query in equal parts; empty for none."),
         Column("cost", "DECIMAL(18,9)", "Money for processor, memory and bytes, at the prices of config/prices.yaml then."),
         Column("currency", "VARCHAR", "Three letters (ISO 4217)."),
         Column("basis", "VARCHAR", "What the prices stand on: assumed, or bill."),
+        Column("unit", "VARCHAR", "What it is a share of: step, or query."),
     ),
     time_column="date",
     order_by=("date", "run_id"),
@@ -129,3 +132,52 @@ class UnitCost:
     cost: Decimal
     currency: str
     basis: str
+    unit: Literal["step", "query"] = "step"
+
+
+QUERY_LOG = TableSpec(
+    name="query_log",
+    comment="One row a query of the published file by the command: what it took. Who asked, and what, stands in the audit log.",
+    columns=(
+        Column("query_id", "VARCHAR", "Sixteen hex digits."),
+        Column("date", "DATE", "Day (UTC) on which it was asked."),
+        Column("asked_at", "TIMESTAMP", "When it was asked (UTC)."),
+        Column("command", "VARCHAR", "Command that asked."),
+        Column("role", "VARCHAR", "Zones that limited who asked, or the role it was asked for; empty for neither."),
+        Column("audit_entry", "BIGINT", "Entry of the audit log that tells who asked."),
+        Column("shape", "VARCHAR", "Digest of its words without the values in it: the same for queries that differ in these."),
+        Column("version", "BIGINT", "Published version that was read."),
+        Column("tables", "VARCHAR", "JSON list of the published tables that it reads."),
+        Column("outcome", "VARCHAR", "success, refused (the command did not run it), or failure."),
+        Column("error_class", "VARCHAR", "Class of what was raised; empty for a success."),
+        Column("seconds", "DOUBLE", "Seconds to the last row of the answer, without what the command does with it."),
+        Column("cpu_seconds", "DOUBLE", "Processor seconds of the process meanwhile."),
+        Column("memory_bytes", "BIGINT", "Memory of the process when it ended."),
+        Column("bytes_read", "BIGINT", "Bytes that the process read meanwhile, also from the page cache."),
+        Column("rows", "BIGINT", "Rows of the answer; empty for none."),
+    ),
+    time_column="date",
+    order_by=("asked_at",),
+)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A row of `query_log`. What was not measured is None."""
+
+    query_id: str
+    date: date
+    asked_at: datetime
+    command: str
+    role: str | None
+    audit_entry: int | None
+    shape: str
+    version: int
+    tables: str
+    outcome: Literal["success", "refused", "failure"]
+    error_class: str | None
+    seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    bytes_read: int | None
+    rows: int | None

@@ -4,7 +4,7 @@ One measurement at a time in a process. While there is none, nothing is counted 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -33,6 +33,7 @@ class Counts:
     queries: int | None
     duckdb_thread_seconds: float | None
     rows_written: dict[str, int] = field(default_factory=dict)
+    rows_by_tenant: dict[str, int] = field(default_factory=dict)
     rows_read: int | None = None
     duckdb_peak: int | None = None
     spilled: int | None = None
@@ -60,6 +61,13 @@ def wrote(table: str, rows: int) -> None:
     """Count rows written to a file of a table."""
     if _counts is not None:
         _counts.rows_written[table] = _counts.rows_written.get(table, 0) + rows
+
+
+def brought(by_tenant: Mapping[str, int]) -> None:
+    """Count rows that were taken in, by tenant: whose work it was, where a step serves several at once."""
+    if _counts is not None:
+        for tenant, rows in by_tenant.items():
+            _counts.rows_by_tenant[tenant] = _counts.rows_by_tenant.get(tenant, 0) + rows
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_assets.settings import CONFIG, ConfigError
-from analytics_assets.telemetry.costs import NO_TABLE, cost, split, unit_costs
+from analytics_assets.telemetry.costs import MOST_TENANTS, NO_TABLE, cost, query_cost, query_costs, split, unit_costs
 from analytics_assets.telemetry.prices import Prices
 from analytics_assets.telemetry.rows import row
 from analytics_assets.telemetry.tables import UNIT_COSTS, UnitCost
+from analytics_assets_tests.telemetry.test_queries import a_query
 from analytics_assets_tests.telemetry.test_rows import HEALTHY, SEEN
 
 PRICES = Prices(
@@ -52,11 +53,16 @@ def test_shares_are_the_whole_and_none_is_off_by_more_than_a_billionth(whole: De
     st.lists(st.floats(0, 1e6), min_size=2, max_size=2),
     st.integers(0, 2**40),
     st.dictionaries(st.text(max_size=5), st.integers(0, 10**9)),
+    st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 10**9), max_size=2 * MOST_TENANTS),
 )
-def test_the_rows_of_a_step_sum_to_its_cost(seconds: list[float], size: int, written: dict[str, int]) -> None:
+def test_the_rows_of_a_step_sum_to_its_cost_whoever_they_are_of(
+    seconds: list[float], size: int, written: dict[str, int], tenants: dict[str, int]
+) -> None:
     seen = {**SEEN, "cpu_seconds": seconds[0], "seconds": seconds[1], "peak": size, "read": size, "rows_written": written}
     step = row(HEALTHY, seen)
-    assert sum(share.cost for share in unit_costs(step, PRICES)) == cost(step, PRICES)
+    shares = unit_costs(step, PRICES, dict.fromkeys(written, tenants))
+    assert sum(share.cost for share in shares) == cost(step, PRICES)
+    assert len({(share.table, share.tenant) for share in shares}) == len(shares)
 
 
 def test_a_cost_is_processor_memory_and_bytes() -> None:
@@ -66,6 +72,37 @@ def test_a_cost_is_processor_memory_and_bytes() -> None:
 def test_tables_share_by_rows_written() -> None:
     shares = {share.table: share.cost for share in unit_costs(HOUR, PRICES)}
     assert shares == {"sessions": Decimal("0.047016667"), "page_views": Decimal("0.033583333")}
+
+
+def test_a_table_of_several_tenants_is_shared_by_their_rows() -> None:
+    shares = unit_costs(HOUR, PRICES, {"sessions": {"acme": 3, "globex": 1, "idle": 0}})
+    assert [(share.table, share.tenant, share.cost) for share in shares] == [
+        ("page_views", None, Decimal("0.033583333")),
+        ("sessions", "acme", Decimal("0.035262500")),
+        ("sessions", "globex", Decimal("0.011754167")),
+    ]
+
+
+def test_a_step_of_one_tenant_is_all_theirs() -> None:
+    shares = unit_costs(replace(HOUR, tenant="acme"), PRICES, {"sessions": {"globex": 1}})
+    assert {share.tenant for share in shares} == {"acme"}
+
+
+def test_the_smallest_of_very_many_tenants_stand_together() -> None:
+    rows = {f"large-{number}": 10 for number in range(MOST_TENANTS)} | {f"small-{number}": 1 for number in range(20)}
+    shares = unit_costs(replace(HOUR, rows_by_table='{"events": 1}'), PRICES, {"events": rows})
+    assert len(shares) == MOST_TENANTS + 1
+    (rest,) = [share.cost for share in shares if share.tenant is None]
+    assert rest == pytest.approx(2 * max(share.cost for share in shares if share.tenant), abs=Decimal("3e-9"))
+
+
+def test_a_query_costs_the_tables_that_it_reads_in_equal_parts() -> None:
+    query = a_query(cpu_seconds=3600.0, seconds=7200.0, memory_bytes=4 * GIB, bytes_read=GIB, tables='["events", "users"]')
+    shares = query_costs(query, PRICES)
+    assert [(share.table, share.unit, share.cost) for share in shares] == [
+        ("events", "query", Decimal("0.0401")), ("users", "query", Decimal("0.0401"))
+    ]  # fmt: skip
+    assert sum(share.cost for share in shares) == query_cost(query, PRICES)
 
 
 def test_a_step_that_wrote_nothing_counts_for_what_it_was_to_make() -> None:
