@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import re
+import socket
 import subprocess
 import sys
 import warnings
@@ -773,6 +774,8 @@ def test_what_cannot_be_recorded_is_not_done(empty_home: DataHome, tmp_path: Pat
 
 
 def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop) -> None:
+    analytics("sql", "select count(*) from events where user_id = 'anna@example.com'")
+    analytics("sql", "from read_csv('/etc/passwd')")
     collected = analytics("telemetry", "collect", "--json").json
     assert collected["steps"] > collected["runs"] >= 2
     told = analytics("telemetry", "report", "--json").json
@@ -783,6 +786,25 @@ def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop)
     assert re.search(r"^ingest +intake +\d+ +\d+\.\d{6} EUR ", shown, re.MULTILINE), shown
     sums = analytics("telemetry", "prometheus").out
     assert 'analytics_step_attempts_total{job="ingest",step="intake",outcome="success"} ' in sums
+    assert {one["tenant"] for one in told["tenants"]} >= {"acme"}
+    ran = [one for one in told["queries"] if one["tables"] == "events"]
+    assert ran and not ran[0]["failed"] and ran[0]["seconds"] > 0
+    assert any(one["failed"] for one in told["queries"])
+    assert told["reading"]["unread"] is None
+    assert "Which tables nobody reads cannot be told yet: queries are known since " in shown
+    assert "anna" not in shown + json.dumps(told)
+
+
+def test_a_collector_that_does_not_answer_is_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    answer = analytics("telemetry", "export", "--otlp", url)
+    assert (answer.code, answer.error) == (FAILED, f"no collector listens at {url}; start it, or correct the address")
+    for wrong in ("collector:4318", "http://[", "http://anna:secret@collector:4318"):
+        answer = analytics("telemetry", "export", "--otlp", wrong)
+        assert answer.code == FAILED and "secret" not in answer.error
 
 
 def test_where_nothing_was_measured_yet_the_report_says_what_to_do(empty_home: DataHome) -> None:

@@ -1,7 +1,8 @@
-"""`analytics telemetry`: what steps took, cost and how they ended: a report for people, numbers for Prometheus."""
+"""`analytics telemetry`: what steps and queries took, cost and how they ended: for people, Prometheus and OpenTelemetry."""
 
+import shutil
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,9 @@ from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 
 if TYPE_CHECKING:
+    from analytics_assets.pipeline import Pipeline
     from analytics_assets.telemetry.report import Report
+    from analytics_assets.telemetry.review import Review
 
 _READ = ("runs read", "steps of them")
 _NOTHING = "no step is known yet; run `analytics telemetry collect`, or let Dagster's hourly schedule do it"
@@ -44,25 +47,47 @@ def collect(as_json: bool) -> int:
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="Steps of so many days back.")
 @json_option
 def report_steps(days: int, as_json: bool) -> int:
-    """The dearest steps, those that fail most, and how reliable each job is.
+    """The dearest steps, those that fail most, how reliable each job is, and what is used and read.
 
     Two numbers with an arrow are those of the earlier and of the later half of the time.
     """
     from analytics_assets.events.intake import utc_now
     from analytics_assets.telemetry.report import report
-    from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
+    from analytics_assets.telemetry.review import review
 
-    stages = pipeline()
-    steps, costs = (stages.table(spec).snapshot().select() for spec in (STEP_TELEMETRY, UNIT_COSTS))
+    stages, until = pipeline(), utc_now()
+    selects, disk = _selects(stages), shutil.disk_usage(stages.home.root)
     with stages.connect() as con:
-        found = report(con, steps, costs, utc_now(), days)
-    if found is None:
-        raise UserError(_NOTHING)
+        found = report(con, selects["step_telemetry"], selects["unit_costs"], until, days)
+        if found is None:
+            raise UserError(_NOTHING)
+        # What may not be filled is not there to be used.
+        seen = review(con, selects, until, days, feeds=_feeds(), disk=(disk.used, disk.used + disk.free))
     if as_json:
-        echo_json(asdict(found))
+        echo_json({**asdict(found), **asdict(seen)})
     else:
         _show(found)
+        _show_review(seen)
     return DONE
+
+
+def _selects(stages: "Pipeline") -> dict[str, str]:
+    from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
+
+    return {spec.name: stages.table(spec).snapshot().select() for spec in (STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG)}
+
+
+def _feeds() -> dict[str, set[str]]:
+    """The published tables that are computed from others, each with these."""
+    from analytics_assets.privacy.labels import read_lineage
+    from analytics_assets.shown import published
+
+    names = {spec.name for spec in published()}
+    return {
+        table: {origin.split(".")[0] for origins in columns.values() for origin in origins}
+        for table, columns in read_lineage().items()
+        if table in names
+    }
 
 
 def _show(found: "Report") -> None:
@@ -104,6 +129,65 @@ def _show(found: "Report") -> None:
     )  # fmt: skip
 
 
+def _show_review(seen: "Review") -> None:
+    say("Week by week (UTC, from Monday on)")
+    show(
+        ("week", "attempts", "failed", "hours", "rows a second", "cost", "processors used", "queries", "median s", "95 % in s"),
+        [
+            (week.begins, week.attempts, week.failed, _hours(week.hours), _number(week.rows_a_second), f"{week.cost:.6f}",
+             None if week.compute is None else f"{week.compute:.0%}", week.queries, _seconds(week.query_median),
+             _seconds(week.query_p95))
+            for week in seen.weeks
+        ],
+    )  # fmt: skip
+    say("What is used of what is there")
+    show(
+        ("what", "used", "should be", "what to do"),
+        [(one.kind, f"{one.used:.0%}", f"{one.low:.0%} to {one.high:.0%}", one.advice) for one in seen.usage],
+    )
+    say("Whose work it was")
+    show(
+        ("tenant", "cost", "share"),
+        [(one.tenant or "nobody's alone", f"{one.cost:.6f} {one.currency}", f"{one.share:.1%}") for one in seen.tenants],
+    )
+    if seen.queries:
+        say("The dearest queries, those that differ in values alone as one (the audit log has their words)")
+        show(
+            ("shape", "command", "reads", "asked", "failed", "median s", "cost"),
+            [
+                (one.shape, one.command, one.tables, one.queries, one.failed, _seconds(one.seconds),
+                 f"{one.cost:.6f} {one.currency}")
+                for one in seen.queries
+            ],
+        )  # fmt: skip
+    _show_reading(seen)
+
+
+def _show_reading(seen: "Review") -> None:
+    from analytics_assets.telemetry.review import DAYS_TO_TELL
+
+    reading = seen.reading
+    if reading.unread is None:
+        known = f"known since {reading.since:%Y-%m-%d %H:%M}" if reading.since else "not known yet"
+        say(f"Which tables nobody reads cannot be told yet: queries are {known}, and {DAYS_TO_TELL} days are needed")
+    elif not reading.unread:
+        say("Every table that is made for readers is read, or others are made from it")
+    else:
+        say("Work that nobody reads, as far as this command sees (who opens the published file itself is not seen)")
+        show(
+            ("table", "cost", "share"),
+            [(one.table, f"{one.cost:.6f} {one.currency}", f"{one.share:.1%}") for one in reading.unread],
+        )
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
+
+
 def _share(rate: float | None) -> str:
     return "no run" if rate is None else f"{rate:.1%}"
 
@@ -124,10 +208,36 @@ def prometheus() -> int:
     in the exporter's textfile folder.
     """
     from analytics_assets.telemetry.exposition import exposition
-    from analytics_assets.telemetry.tables import STEP_TELEMETRY, UNIT_COSTS
 
     stages = pipeline()
+    selects = _selects(stages)
     with stages.connect() as con:
-        told = exposition(con, *(stages.table(spec).snapshot().select() for spec in (STEP_TELEMETRY, UNIT_COSTS)))
+        told = exposition(con, selects["step_telemetry"], selects["unit_costs"])
     click.echo(told, nl=False)
+    return DONE
+
+
+@telemetry.command("export")
+@click.option("--otlp", "url", required=True, metavar="URL", help="Collector for OTLP over HTTP: http://127.0.0.1:4318")
+@click.option("--days", type=click.IntRange(1, 3650), default=1, show_default=True, help="Runs that began so many days back.")
+def export_steps(url: str, days: int) -> int:
+    """Send runs and steps as spans, and the sums of all as metrics, to a collector of OpenTelemetry.
+
+    Headers, certificates and timeouts: OTEL_EXPORTER_OTLP_HEADERS and the like in the environment.
+    """
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.telemetry.otlp import export
+
+    stages, now = pipeline(), utc_now()
+    selects = _selects(stages)
+    # A collector that does not answer at once is asked again for ten seconds.
+    say("sending to the collector", err=True)
+    with stages.connect() as con:
+        sent = export(con, selects, url, since=now - timedelta(days=days), now=now)
+    if not sent.metrics:
+        raise UserError(_NOTHING)
+    say(
+        f"sent {counted(sent.runs, 'run')} with {counted(sent.steps, 'attempt')} of steps as spans, and "
+        f"{counted(sent.metrics, 'metric')} with {counted(sent.points, 'point')}"
+    )
     return DONE
