@@ -97,8 +97,9 @@ def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckD
 def _steps(stages: "Pipeline") -> "Steps":
     from analytics_assets.telemetry.steps import Steps
 
-    prices = Prices.load(stages.settings.config / "prices.yaml")
-    return Steps(stages.home, prices, stages.settings.limits.storage.dense_day_rows, stages.specs)
+    settings = stages.settings
+    prices = Prices.load(settings.config / "prices.yaml")
+    return Steps(stages.home, prices, settings.limits.storage.dense_day_rows, stages.specs, settings.tenants)
 
 
 def _ended(instance: dg.DagsterInstance, since: int) -> dict[str, int]:

@@ -5,7 +5,7 @@ are committed before what they are of, and in the place of those of the same run
 lines here loses nothing and doubles nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -28,12 +28,16 @@ _CURSOR = "ends_read"
 
 @dataclass(frozen=True)
 class Steps:
-    """What the steps and queries of one data home took and cost. `specs` are its tables, whose rows tell whose work it was."""
+    """What the steps and queries of one data home took and cost.
+
+    `specs` are its tables, whose rows tell which of the `tenants` a step worked for.
+    """
 
     home: Home
     prices: Prices
     dense_day_rows: int
     specs: Sequence[TableSpec] = ()
+    tenants: Collection[str] = ()
 
     @property
     def table(self) -> Table:
@@ -56,7 +60,7 @@ class Steps:
             rows = [row(attempt, seen.get(attempt.key)) for attempt in attempts]
             note = {_CURSOR: str(cursor)}
             if rows:
-                whose = Tenants(con, self.home.warehouse, self.specs)
+                whose = Tenants(con, self.home.warehouse, self.specs, self.tenants)
                 shares = [
                     share for step in rows for share in unit_costs(step, self.prices, whose.of(step, table_weights(step)))
                 ]

@@ -6,7 +6,7 @@ run, when its cost is kept; for what has no rows of tenants (a publish, a sweep)
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -22,10 +22,15 @@ _TENANT = ("tenant_id", "tenant")
 
 
 class Tenants:
-    """The rows of tenants, each table counted once. `specs` are the tables of the warehouse."""
+    """The rows of tenants, each table counted once. `specs` are the tables of the warehouse, `declared` the tenants.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, warehouse: Path, specs: Sequence[TableSpec]) -> None:
-        self._con, self._warehouse = con, warehouse
+    What else stands in the place of a tenant (in a rejected record it may be anything) is nobody's.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, warehouse: Path, specs: Sequence[TableSpec], declared: Collection[str]
+    ) -> None:
+        self._con, self._warehouse, self._declared = con, warehouse, sorted(declared)
         self._specs = {spec.name: spec for spec in specs}
         self._counted: dict[str, dict[date | None, Counter[str]]] = {}
 
@@ -55,7 +60,8 @@ class Tenants:
         found: dict[date | None, Counter[str]] = {}
         for when, tenant, rows in self._con.execute(
             f"select {day}, {whose}, count(*) from ({Table(self._warehouse, spec).snapshot().select()}) "
-            f"where {whose} is not null group by all"
+            f"where {whose} in (select unnest(?::varchar[])) group by all",
+            [self._declared],
         ).fetchall():
             found.setdefault(when, Counter())[tenant] += rows
         return found
