@@ -156,7 +156,7 @@ def _show_review(seen: "Review") -> None:
             ("shape", "command", "reads", "asked", "failed", "median s", "cost"),
             [
                 (one.shape, one.command, one.tables, one.queries, one.failed, _seconds(one.seconds),
-                 f"{one.cost:.6f} {one.currency}")
+                 f"{one.cost:.9f} {one.currency}")
                 for one in seen.queries
             ],
         )  # fmt: skip
