@@ -134,7 +134,8 @@ def _show_review(seen: "Review") -> None:
     show(
         ("week", "attempts", "failed", "hours", "rows a second", "cost", "processors used", "queries", "median s", "95 % in s"),
         [
-            (week.begins, week.attempts, week.failed, _hours(week.hours), _number(week.rows_a_second), f"{week.cost:.6f}",
+            (week.begins, week.attempts, week.failed, _hours(week.hours), _number(week.rows_a_second),
+             None if week.cost is None else f"{week.cost:.6f}",
              None if week.compute is None else f"{week.compute:.0%}", week.queries, _seconds(week.query_median),
              _seconds(week.query_p95))
             for week in seen.weeks

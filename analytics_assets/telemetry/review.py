@@ -24,6 +24,8 @@ _GIB = 2**30
 class Week:
     """A week from its Monday on (UTC). Times of queries are seconds, `hours` those of all attempts.
 
+    `cost` is None where it is in several currencies.
+
     `compute` is the share that steps used of the processors they were given; what Python does beside DuckDB's threads counts
     too, so that it may be more than 1. `processors` is how many that were.
     """
@@ -33,7 +35,7 @@ class Week:
     failed: int
     hours: float
     rows_a_second: float | None
-    cost: Decimal
+    cost: Decimal | None
     compute: float | None
     processors: float | None
     queries: int
@@ -143,10 +145,11 @@ def _weeks(con: duckdb.DuckDBPyConnection) -> list[Week]:
         f"sum(cpu_seconds) filter ({measured}) / sum({given}) filter ({measured}) as compute, "
         f"sum(cpu_seconds) filter ({measured}) / sum(wall_seconds) filter ({measured}) as processors "
         "from seen_steps group by 1), "
-        "money as (select date_trunc('week', date)::date as week, sum(cost) as cost from seen_costs group by 1), "
+        "money as (select date_trunc('week', date)::date as week, "
+        "case when count(distinct currency) = 1 then sum(cost) end as cost from seen_costs group by 1), "
         "asked as (select date_trunc('week', asked_at)::date as week, count(*) as queries, median(seconds) as median, "
         "quantile_cont(seconds, 0.95) as slow from seen_queries group by 1) "
-        "select week, coalesce(attempts, 0), coalesce(failed, 0), coalesce(hours, 0), speed, coalesce(cost, 0), compute, "
+        "select week, coalesce(attempts, 0), coalesce(failed, 0), coalesce(hours, 0), speed, cost, compute, "
         "processors, coalesce(queries, 0), median, slow from work full join asked using (week) left join money using (week) "
         "order by week"
     ).fetchall()

@@ -63,9 +63,9 @@ def test_every_week_tells_its_work_its_cost_and_its_queries(con: duckdb.DuckDBPy
     assert [(week.attempts, week.failed, week.hours, week.queries, week.query_median) for week in weeks] == [
         (1, 0, 1.0, 0, None), (2, 1, 2.0, 2, 2.0), (0, 0, 0.0, 1, 2.0)
     ]  # fmt: skip
-    assert all(week.begins.weekday() == 0 and week.cost > 0 for week in weeks)
+    assert all(week.begins.weekday() == 0 for week in weeks)
     con.execute("create table all_costs as select sum(cost) as whole from unit_costs")
-    assert con.execute("select whole from all_costs").fetchall() == [(sum(week.cost for week in weeks),)]
+    assert con.execute("select whole from all_costs").fetchall() == [(sum(week.cost or 0 for week in weeks),)]
 
 
 @pytest.mark.parametrize(
