@@ -802,7 +802,7 @@ def test_a_collector_that_does_not_answer_is_one_line(shop: Shop, monkeypatch: p
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     answer = analytics("telemetry", "export", "--otlp", url)
     assert (answer.code, answer.error) == (FAILED, f"no collector listens at {url}; start it, or correct the address")
-    for wrong in ("collector:4318", "http://[", "http://anna:secret@collector:4318"):
+    for wrong in ("collector:4318", "http://[", "http://collector:port", "http://anna:secret@collector:4318"):
         answer = analytics("telemetry", "export", "--otlp", wrong)
         assert answer.code == FAILED and "secret" not in answer.error
 

@@ -7,6 +7,7 @@ and times. Headers, certificates and timeouts are read from the environment (OTE
 
 import hashlib
 import logging
+import socket
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,10 +93,10 @@ class _Untaken(Exception):
 
 def _checked(url: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts, valid = urlsplit(url), urlsplit(url).port != 0
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, valid = urlsplit(""), False
+    if not valid or parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError("name a collector as http://HOST:PORT or https://HOST:PORT; the port for OTLP over HTTP is mostly 4318")
     if parts.username or parts.password:
         raise UserError("a name or password does not belong into the address; put it into OTEL_EXPORTER_OTLP_HEADERS")
@@ -118,15 +119,23 @@ def _told(url: str) -> Iterator[None]:
     try:
         yield
     except _Untaken:
-        why = next((line for line in said if "Transient" in line or "code:" in line), said[-1] if said else "it said nothing")
-        refused = "refused" in why
-        raise UserError(
-            f"no collector listens at {url}; start it, or correct the address" if refused
-            else f"the collector at {url} did not take all of it: {why[:300]}"
-        ) from None  # fmt: skip
+        if not _listens(url):
+            raise UserError(f"no collector listens at {url}; start it, or correct the address") from None
+        why = next((line for line in said if "Transient" in line), said[-1] if said else "it said nothing")
+        raise UserError(f"the collector at {url} did not take all of it: {why[:300]}") from None
     finally:
         log.removeHandler(handler)
         log.propagate = before
+
+
+def _listens(url: str) -> bool:
+    """The library tells a connection that is refused from one that takes too long only while it tries again."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 2).close()
+    except OSError:
+        return False
+    return True
 
 
 # Spans
