@@ -4,7 +4,9 @@ The rule: the most seen and 15 % more, a quarter more after each kill, the decla
 chosen on the first 60 % of each trace; the rest ("kept back") goes on from there.
 """
 
+import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,7 @@ def _row(part: str, ours: Sequence[Played], blind: Sequence[Played], rule: Seque
     told = [one for one in ours[rows] if one.bound is not None]
     row["preset wasted"] = sum((one.case.task.preset - one.case.peak) * one.case.seconds for one in ours[rows]) / HOUR
     row["used"] = sum(one.case.peak * one.case.seconds for one in ours[rows]) / HOUR
+    row["asked by"] = Counter(re.sub(r"( \+|%).*", "", one.label).lstrip("0123456789") or "part of the preset" for one in ours[rows])
     row["cold tasks"] = sum(one.cold for one in ours[rows])
     row["told"] = len(told)
     row["covered memory"] = _share([one.case.peak <= one.bound.value for one in told if one.bound])
