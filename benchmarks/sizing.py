@@ -99,7 +99,9 @@ def _row(part: str, ours: Sequence[Played], blind: Sequence[Played], rule: Seque
     told = [one for one in ours[rows] if one.bound is not None]
     row["preset wasted"] = sum((one.case.task.preset - one.case.peak) * one.case.seconds for one in ours[rows]) / HOUR
     row["used"] = sum(one.case.peak * one.case.seconds for one in ours[rows]) / HOUR
-    row["asked by"] = Counter(re.sub(r"( \+|%).*", "", one.label).lstrip("0123456789") or "part of the preset" for one in ours[rows])
+    row["asked by"] = Counter(
+        re.sub(r"( \+|%).*", "", one.label).lstrip("0123456789") or "part of the preset" for one in ours[rows]
+    )
     row["cold tasks"] = sum(one.cold for one in ours[rows])
     row["told"] = len(told)
     row["covered memory"] = _share([one.case.peak <= one.bound.value for one in told if one.bound])

@@ -1,7 +1,8 @@
 """Task traces of a folder: CSV or Parquet tables with one row a task, as Nextflow writes them.
 
-Ids go by any name: the name of a task is the text column whose values come back most. What was measured is known by the names
-below, in any case; memory in bytes, or in the unit its column's name ends with, times as ISO 8601, in seconds or milliseconds.
+Ids go by any name: the name of a task is the text column that tells most about the peaks. What was measured is known by the
+names below, in any case; memory in bytes, or in the unit its column's name ends with, times as ISO 8601, in seconds or
+milliseconds.
 """
 
 from collections.abc import Sequence
@@ -65,8 +66,10 @@ def _trace(path: Path) -> Trace | None:
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
     columns = {what: found for what in COLUMNS if (found := _column(frame, what)) is not None}
-    name = _names(frame, set(columns.values()))
-    if name is None or any(what not in columns for what in NEEDED):
+    if any(what not in columns for what in NEEDED):
+        return None
+    name = _names(frame, set(columns.values()), columns["peak"])
+    if name is None:
         return None
     values = {what: _numbers(frame[column], what) for what, column in columns.items()}
     for what in ("submitted", "started", "finished"):
@@ -77,7 +80,7 @@ def _trace(path: Path) -> Trace | None:
         values["seconds"] = values["seconds"] / 1e3
     good = np.logical_and.reduce([np.isfinite(values[what]) for what in NEEDED]) & (values["preset"] > 0)
     good &= (values["peak"] >= 0) & (values["seconds"] >= 0) & (values["finished"] >= values["submitted"])
-    measured = good & (values["exit"] == 0) if "exit" in values else good
+    measured = good & (values["exit"] == 0) if "exit" in values else good & ~_failed(frame)
     notes = []
     if left := int((~measured).sum()):
         notes.append(f"{path.stem}: {left:,} of {len(frame):,} rows are left out: the run failed, or something is not known")
@@ -106,6 +109,14 @@ def _cases(names: Sequence[str], values: dict[str, Numbers], measured: np.ndarra
     return cases
 
 
+def _failed(frame: pl.DataFrame) -> np.ndarray:
+    """Rows whose state says that the run did not get to its end."""
+    states = [column for column, kind in frame.schema.items() if kind == pl.String and column.lower() in STATUS]
+    ended = r"(?i)fail|abort|kill|memory|timeout|cancel"
+    said = [frame[column].str.contains(ended).fill_null(False).to_numpy() for column in states]
+    return np.logical_or.reduce([np.zeros(len(frame), bool), *said])
+
+
 def _column(frame: pl.DataFrame, what: str) -> str | None:
     """The column that says `what`, with a unit at its end or not."""
     lower = {column.lower(): column for column in frame.columns}
@@ -116,20 +127,22 @@ def _column(frame: pl.DataFrame, what: str) -> str | None:
     return None
 
 
-def _names(frame: pl.DataFrame, taken: set[str]) -> str | None:
-    """The text column with the most names of those in which most values come back."""
-    texts = [
-        column
-        for column, kind in frame.schema.items()
-        if kind == pl.String and column not in taken and column.lower() not in STATUS
-    ]
-    counts = {
-        column: frame[column].n_unique()
-        for column in texts
-        if frame[column].cast(pl.Float64, strict=False).null_count() > len(frame) / 2
-    }
-    back = [column for column, count in counts.items() if 1 < count <= max(2, len(frame) // 2)]
-    return max(back, key=lambda column: counts[column], default=None)
+def _names(frame: pl.DataFrame, taken: set[str], peak: str) -> str | None:
+    """The text column that tells most about the peaks, of those in which most values come back."""
+    peaks = pl.col(peak).cast(pl.Float64, strict=False).clip(1e-9).log()
+    best = np.inf
+    found: str | None = None
+    for column, kind in frame.schema.items():
+        if kind != pl.String or column in taken or column.lower() in STATUS:
+            continue
+        count = frame[column].n_unique()
+        numbers = len(frame) - frame[column].cast(pl.Float64, strict=False).null_count()
+        if not 1 < count <= max(2, len(frame) // 2) or numbers > len(frame) / 2:
+            continue
+        left = frame.select((peaks - peaks.mean().over(column)).pow(2).sum() / (len(frame) - count)).item()
+        if left is not None and left < best:
+            best, found = left, column
+    return found
 
 
 def _numbers(column: pl.Series, what: str) -> Numbers:

@@ -53,6 +53,16 @@ def test_ids_by_other_names_and_other_units_give_the_same_figures(tmp_path: Path
     assert one.notes[0] == "trace: 1 of 60 rows are left out: the run failed, or something is not known"
 
 
+def test_the_name_of_a_task_is_what_tells_of_its_peak_and_not_the_sample_it_is_about(tmp_path: Path) -> None:
+    folder = a_trace(tmp_path / "a")
+    header, *rows = (folder / "trace.csv").read_text().splitlines()
+    named = [f"sample {at % 7},{'FAILED' if at == 5 else 'COMPLETED'},{row}" for at, row in enumerate(rows)]
+    (folder / "trace.csv").write_text("\n".join([f"tag,status,{header.replace('exit', 'note')}", *named]) + "\n")
+    cases = tasks.read(folder)[0].cases
+    assert {case.task.name for case in cases} == {f"step{place}" for place in range(4)}
+    assert len(cases) == 60 - 2
+
+
 def test_a_later_attempt_does_not_tell_the_first_one_that_more_is_needed(tmp_path: Path) -> None:
     folder = a_trace(tmp_path / "a")
     rows = (folder / "trace.csv").read_text().splitlines()
