@@ -27,7 +27,7 @@ bench: .venv/.installed .venv-bench/.installed  # the measurements, as ratios in
 	@.venv/bin/python -m benchmarks
 
 DATA ?= ../shared/data
-bench-tuning: .venv/.installed  # forecasts and scaling replayed on the traces of a folder: make bench-tuning DATA=folder
+bench-tuning: .venv/.installed  # forecasts, scaling, memory and configs on the traces of a folder: make bench-tuning DATA=folder
 	@.venv/bin/python -m benchmarks.tuning --data $(DATA)
 
 lock: $(UV)  # resolve the dependencies again

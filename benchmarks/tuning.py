@@ -16,7 +16,7 @@ from rich.table import Table
 from analytics_assets.settings import Settings, UserError
 
 # Name and module, whose `measure(folder)` reads nothing but the folder.
-PARTS = {"forecast": "forecasting", "scaling": "replaying"}
+PARTS = {"forecast": "forecasting", "scaling": "replaying", "memory": "sizing", "config": "choosing"}
 
 
 @click.command(help="Measure PARTS (all, if none is given): " + ", ".join(PARTS) + ".")
@@ -34,7 +34,10 @@ def main(parts: tuple[str, ...], folder: Path, kept: Path | None) -> None:
         try:
             measured = importlib.import_module(f"benchmarks.{PARTS[name]}").measure(folder)
         except UserError as error:
-            raise SystemExit(f"{name}: {error}") from None
+            if parts:
+                raise SystemExit(f"{name}: {error}") from None
+            console.print(f"{name} is left out: {error}", markup=False, soft_wrap=True)
+            continue
         table = Table("what", "to reach", "measured", "verdict")
         for finding in measured.findings:
             target = "" if finding.target is None else f"{finding.wanted} {finding.target:,.2f}"
@@ -47,6 +50,8 @@ def main(parts: tuple[str, ...], folder: Path, kept: Path | None) -> None:
             "details": measured.details,
             "notes": measured.notes,
         }
+    if len(written) == 1:
+        raise SystemExit(f"{folder} holds nothing to measure on")
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(_plain(written), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(f"The numbers behind this are in {kept}")

@@ -1,1 +1,4 @@
-"""Signals, policy, decision: what load comes, and how much capacity is kept for it. Knows no Dagster, no files and no clock."""
+"""Signals, policy, decision: what load comes and what capacity is kept for it, what a task needs and what it asks for.
+
+Knows no Dagster, no files and no clock.
+"""
