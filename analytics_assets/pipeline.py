@@ -54,7 +54,7 @@ from analytics_assets.slo.watch import Levels, ServiceLevels
 from analytics_assets.sources.mapping import Source, load_sources
 from analytics_assets.sources.readers import Slice, UnreadableFile, confirm_readable, slices
 from analytics_assets.telemetry.steps import STEPS_LOCK
-from analytics_assets.warehouse.connect import connection
+from analytics_assets.warehouse.connect import connection, limits_of
 from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.maintain import Compaction, LayoutAdvice, compact, layout_advice, sweep
 from analytics_assets.warehouse.publish import PUBLISH_LOCK, Fact, Published, PublishRefused, publish
@@ -282,8 +282,8 @@ class Pipeline:
             version, days, rows = self.built_version(), sorted({*days, *unsettled(con, self.home)}), {}
             shown, lives = self.consents.shown_events, self.aged.lives("timestamp")
             with work_db(self.home, self.table, days, version, storage, shown, lives) as path:
-                memory = f"{storage.memory_mb}MB"
-                result = build(path, target, memory_limit=memory, threads=storage.threads, progress=progress)
+                memory, threads = limits_of(con)
+                result = build(path, target, memory_limit=memory, threads=threads, progress=progress)
                 if not result.ok:
                     return Rebuild((), {}, {}, version), result
                 con.execute(f"attach {literal(str(path))} as marts (read_only)")

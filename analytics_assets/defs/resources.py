@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from analytics_assets.settings import Settings
+from analytics_assets.tuning.rules import FILE, TuningRules
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,21 +33,26 @@ class PipelineResource(dg.ConfigurableResource):
 
 
 class MeasuredDuckDB(DuckDBResource):
-    """DuckDB whose connections tell the telemetry of the step what they do. Their limits stand in `connection_config`."""
+    """DuckDB whose connections have the limits of their step, and tell its telemetry what they do.
+
+    `connection_config` has the limits where nothing else is in force.
+    """
 
     config_source: str = "default"
 
     @contextmanager
     def get_connection(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        from analytics_assets.defs.limits import granted
+        from analytics_assets.tuning.in_force import ResourceConfig
         from analytics_assets.warehouse.meter import watched
 
         limits = self.connection_config
         memory_mb = int(str(limits["memory_limit"]).removesuffix("MB"))
-        with (
-            super().get_connection() as con,
-            watched(con, memory_mb=memory_mb, threads=int(limits["threads"]), source=self.config_source),
-        ):
-            yield con
+        preset = ResourceConfig(memory_mb, int(limits["threads"]), source=self.config_source)
+        with granted(preset) as config, super().get_connection() as con, closing(con):
+            con.execute(f"set memory_limit = '{config.memory_mb:d}MB'; set threads = {config.threads:d}")
+            with watched(con, memory_mb=config.memory_mb, threads=config.threads, source=config.source):
+                yield con
 
 
 class Progress:
@@ -80,6 +86,7 @@ def production_resources() -> dict[str, Any]:
     # A wrong declaration fails the load, and not the first file that comes. Sources are checked with a database, which would
     # double the time of loading: when a file needs them.
     settings.tenants  # noqa: B018
+    TuningRules.load(settings.config / FILE)
     return {
         "pipeline": PipelineResource(),
         "progress": Progress(),

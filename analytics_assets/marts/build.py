@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _LOCK = threading.RLock()
 _PARSED: dict[Path, "Manifest"] = {}
 
+# As DuckDB begins to say that its memory was not enough; dbt hands on its words alone.
+_OUT_OF_MEMORY = "Out of Memory Error"
+
 # Nothing on the console, nothing over the network, and no artifact or log that nobody reads: results tell all, and a tenth of a
 # build went into its log.
 _QUIET = (
@@ -35,6 +38,10 @@ _QUIET = (
 
 class MartsBuildError(Exception):
     """The marts could not be built; one line names the model and the cause."""
+
+
+class MartsOutOfMemoryError(MartsBuildError, MemoryError):
+    """DuckDB had too little memory for a model or a test."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,10 @@ def build(
         progress=lambda done: progress(done, len(chosen) + len(tests)),
     )
     by_name = {run.node.name: run for run in done}
+    for run in done:
+        # A test that had too little memory says nothing about the data.
+        if run.status == "error" and _OUT_OF_MEMORY in (run.message or ""):
+            raise MartsOutOfMemoryError(f"{run.node.name}: {_cause(run.message)}")
     for model in chosen:
         if by_name[model.name].status == "error":
             raise MartsBuildError(f"{model.name}: {_cause(by_name[model.name].message)}")

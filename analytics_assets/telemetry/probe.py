@@ -54,6 +54,13 @@ def largest() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def machine_memory() -> int:
+    """Bytes of memory that the processes of this machine, or of the container that they run in, may hold together."""
+    whole = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    limits = (_read(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    return min([whole, *(int(limit) for limit in limits if limit and limit.strip().isdigit())])
+
+
 def begin_largest() -> bool:
     """Let `largest` begin anew, with what the process holds now; whether the kernel does that."""
     try:

@@ -9,8 +9,8 @@ from typing import Any
 from analytics_assets.telemetry.journal import Key
 from analytics_assets.telemetry.tables import Outcome, StepTelemetry
 
-# Raised by DuckDB and by Python where memory was at its end.
-_OUT_OF_MEMORY = {"OutOfMemoryException", "MemoryError"}
+# Raised by DuckDB, by Python and by dbt where memory was at its end, and where no attempt can have more.
+_OUT_OF_MEMORY = {"OutOfMemoryException", "MemoryError", "MartsOutOfMemoryError", "NotEnoughMemory"}
 # What Dagster says of a step whose process was told to stop, or is gone.
 _CANCELLED, _GONE = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}, {"ChildProcessCrashException"}
 

@@ -49,7 +49,7 @@ STEP_TELEMETRY = TableSpec(
         Column("code_version", "VARCHAR", "Digest of code, models and declarations."),
         Column("memory_limit_bytes", "BIGINT", "Memory limit of DuckDB that was in force."),
         Column("threads", "INTEGER", "Threads of DuckDB that were in force."),
-        Column("config_source", "VARCHAR", "Where these come from: default, or limits.yaml."),
+        Column("config_source", "VARCHAR", "Where these come from: default, limits.yaml, pinned, or the model."),
         Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
         Column("partition", "VARCHAR", "Partition of the run, or its first and last with '..' between."),
         Column("rows_by_tenant", "VARCHAR", "JSON object: rows that the step took in, a tenant; empty where it took in none."),

@@ -43,3 +43,9 @@ def remove_database(path: Path) -> None:
     for file in (path, path.with_name(f"{path.name}.wal")):
         file.unlink(missing_ok=True)
     shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+
+
+def limits_of(con: duckdb.DuckDBPyConnection) -> tuple[str, int]:
+    """The memory limit, as DuckDB writes and reads it, and the threads of a connection."""
+    memory, threads = con.execute("select current_setting('memory_limit'), current_setting('threads')").fetchall()[0]
+    return memory, int(threads)

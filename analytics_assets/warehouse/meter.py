@@ -77,7 +77,9 @@ def watched(con: duckdb.DuckDBPyConnection, *, memory_mb: int, threads: int, sou
     if counts is None:
         yield
         return
-    counts.memory_limit, counts.threads, counts.config_source = memory_mb * 1_000_000, threads, source
+    # The first connection is the step's own; within it others are opened for a while.
+    if counts.memory_limit is None:
+        counts.memory_limit, counts.threads, counts.config_source = memory_mb * 1_000_000, threads, source
     if not counts.profiled:
         yield
         return

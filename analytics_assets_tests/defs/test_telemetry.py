@@ -101,6 +101,7 @@ class Kept:
 def kept(tmp_path: Path) -> Iterator[Kept]:
     with a_data_home(tmp_path) as home:
         (home.settings.config / "limits.yaml").write_text("storage: {memory_mb: 160, threads: 1}\n")
+        (home.settings.config / "tuning.yaml").write_text("out_of_memory: {retries: 0}\n")
         yield Kept(home, open_instance(home.settings), Pipeline(home.settings))
 
 
@@ -115,7 +116,7 @@ def test_every_attempt_of_every_step_is_kept_with_what_it_took(kept: Kept) -> No
         ("healthy", 1): ("success", None, False),
         ("second_time_lucky", 1): ("failure", "ConnectionError", True),
         ("second_time_lucky", 2): ("success", None, False),
-        ("too_large", 1): ("out_of_memory", "OutOfMemoryException", True),
+        ("too_large", 1): ("out_of_memory", "NotEnoughMemory", True),
         ("wrong", 1): ("failure", "ValueError", True),
     }
     for (step, _), row in steps.items():

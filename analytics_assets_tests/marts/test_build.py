@@ -351,6 +351,14 @@ def test_a_failed_model_is_one_line_with_its_name_and_cause(tmp_path: Path, targ
     assert_free(work_db)
 
 
+def test_too_little_memory_is_told_from_what_is_wrong_with_a_model(tmp_path: Path, target: Path) -> None:
+    """Whoever runs it may try again with more."""
+    work_db = a_work_db(tmp_path / "w.duckdb")
+    with pytest.raises(build.MartsOutOfMemoryError, match="Out of Memory Error"):
+        build.build(work_db, target, ["events_hourly"], memory_limit="2MB", threads=1)
+    assert_free(work_db)
+
+
 def test_a_project_that_cannot_be_parsed_is_one_line(tmp_path: Path) -> None:
     copy = a_project_with(tmp_path, [("events_hourly", "}}", "}")])
     with pytest.raises(build.MartsBuildError, match=r"^dbt parse: .*events_hourly") as error:

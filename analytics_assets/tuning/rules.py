@@ -1,0 +1,43 @@
+"""What is declared of the resources of steps (`tuning.yaml`): modes, the memory that steps share, and what follows when it was
+not enough. Light, so that definitions load without a library for numbers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from analytics_assets.settings import Declared
+
+Mode = Literal["observe", "advise", "act"]
+FILE = "tuning.yaml"
+
+
+class MemoryRules(Declared):
+    """The memory of one machine, which the steps that go at once share."""
+
+    share: float = Field(0.8, ge=0.1, le=1, description="Part of the machine's memory that steps may have together.")
+    budget_mb: int | None = Field(None, ge=256, le=16_777_216, description="MB instead of that share.")
+    process_mb: int = Field(300, ge=0, le=65_536, description="MB that the process of a step holds beside DuckDB.")
+    wait_minutes: float = Field(60, ge=0, le=24 * 60, description="Minutes that a step waits for memory before it fails.")
+
+    def budget(self, machine_mb: int) -> int:
+        """MB that all steps together may have on a machine with so much."""
+        return int(machine_mb * self.share) if self.budget_mb is None else self.budget_mb
+
+
+class OutOfMemory(Declared):
+    """What follows when a step ran out of memory."""
+
+    retries: int = Field(2, ge=0, le=10, description="Attempts after the first; 0 gives up at once.")
+    multiplier: float = Field(2, gt=1, le=10, description="Memory of an attempt over that of the one before.")
+
+
+class TuningRules(Declared):
+    """The file."""
+
+    mode: Mode = Field("advise", description="Whether steps are only measured, advised, or given what was learned.")
+    steps: dict[str, Mode] = Field({}, description="The mode of single steps.")
+    memory: MemoryRules = MemoryRules()
+    out_of_memory: OutOfMemory = OutOfMemory()
+
+    def mode_of(self, step: str) -> Mode:
+        return self.steps.get(step, self.mode)

@@ -1,0 +1,119 @@
+"""Real steps under their limits: what is in force, more after out of memory, and one clear message where there is no more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_duckdb import DuckDBResource
+
+from analytics_assets.defs.instance import open_instance
+from analytics_assets.defs.resources import production_resources
+from analytics_assets.defs.telemetry import collect
+from analytics_assets.pipeline import Pipeline
+from analytics_assets.telemetry.tables import STEP_TELEMETRY
+from analytics_assets.tuning.in_force import ResourceConfig, folder, write_in_force
+from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.leases import memory
+from analytics_assets_tests.defs.home import DataHome, a_data_home
+
+# DuckDB holds the list twice while it grows: it fits into 256 MB, and not into 150.
+LARGE = "select sum(len(l)) from (select list(n) as l from range(9000000) t(n))"
+
+
+@dg.asset
+def large(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute(LARGE).fetchall()
+
+
+@dg.asset
+def small(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select 1").fetchall()
+
+
+@dg.asset
+def wrong(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select no_such_column").fetchall()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[DataHome]:
+    with a_data_home(tmp_path) as home:
+        (home.settings.config / "limits.yaml").write_text("storage: {memory_mb: 128, threads: 1}\n")
+        yield home
+
+
+def run(home: DataHome, asset: dg.AssetsDefinition) -> tuple[list[dict[str, Any]], str]:
+    """The attempts of a run of one asset as `step_telemetry` tells them, and what the run logged."""
+    instance, stages = open_instance(home.settings), Pipeline(home.settings)
+    done = dg.materialize([asset], instance=instance, resources=production_resources(), raise_on_error=False)
+    with stages.connect() as con:
+        collect(instance, stages, con)
+        select = stages.table(STEP_TELEMETRY).snapshot().select()
+        found = con.execute(f"select * from ({select}) order by attempt").fetchall()
+    rows = [dict(zip(STEP_TELEMETRY.column_names, row, strict=True)) for row in found]
+    logged = [entry for entry in instance.all_logs(done.run_id) if entry.user_message or entry.dagster_event]
+    said = [entry.user_message for entry in logged]
+    for entry in logged:
+        error = getattr(entry.dagster_event and entry.dagster_event.event_specific_data, "error", None)
+        while error is not None:
+            said, error = [*said, error.message], error.cause
+    return rows, "\n".join(said)
+
+
+def limits(rows: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
+    return [(row["outcome"], row["memory_limit_bytes"] // 1_000_000, row["config_source"]) for row in rows]
+
+
+def test_a_step_that_runs_out_of_memory_succeeds_with_more(home: DataHome) -> None:
+    rows, said = run(home, large)
+    assert limits(rows) == [("out_of_memory", 128, "limits.yaml"), ("success", 256, "limits.yaml")]
+    assert [row["lower_bound"] for row in rows] == [True, False]
+    assert "large ran out of 128 MB; it is tried again with 256 MB" in said
+
+
+def test_a_step_that_needs_more_than_the_machine_has_ends_in_one_message(home: DataHome) -> None:
+    (home.settings.config / "tuning.yaml").write_text("memory: {budget_mb: 300, process_mb: 150}\n")
+    rows, said = run(home, large)
+    assert limits(rows) == [("out_of_memory", 128, "limits.yaml"), ("out_of_memory", 150, "limits.yaml")]
+    assert "large ran out of memory with 128, 150 MB; that is all that steps have on this machine" in said
+
+
+def test_a_step_that_fails_for_another_reason_is_not_tried_again(home: DataHome) -> None:
+    rows, _ = run(home, wrong)
+    assert limits(rows) == [("failure", 128, "limits.yaml")]
+
+
+def test_what_is_in_force_for_a_step_is_what_it_gets(home: DataHome) -> None:
+    write_in_force(Home(home.root), {"small": ResourceConfig(300, 2, source="pinned")})
+    rows, _ = run(home, small)
+    assert limits(rows) == [("success", 300, "pinned")]
+    assert rows[0]["threads"] == 2
+
+
+def test_a_step_has_its_preset_and_says_why_where_nothing_can_be_read(home: DataHome) -> None:
+    folder(Home(home.root)).mkdir()
+    (folder(Home(home.root)) / "in_force.json").write_text("{")
+    rows, said = run(home, small)
+    assert limits(rows) == [("success", 128, "limits.yaml: in_force.json unreadable")]
+    assert "in_force.json cannot be read (JSONDecodeError): small has what limits.yaml says" in said
+
+
+def test_a_step_that_does_not_fit_beside_the_others_waits_and_says_for_whom(home: DataHome) -> None:
+    (home.settings.config / "tuning.yaml").write_text("memory: {budget_mb: 1000, wait_minutes: 0}\n")
+    with memory(Home(home.root), "marts of run 1", 600, 1000, wait_seconds=0):
+        rows, said = run(home, small)
+    assert [row["outcome"] for row in rows] == ["failure"]
+    assert "waits for 428 MB of the 1,000 MB that steps share; before it: marts of run 1 (600 MB)" in said
+    assert "run it again when they have ended, or raise `wait_minutes` of tuning.yaml" in said
+
+
+def test_a_step_that_is_to_have_more_than_there_is_says_so_and_does_not_begin(home: DataHome) -> None:
+    (home.settings.config / "tuning.yaml").write_text("memory: {budget_mb: 400}\n")
+    rows, said = run(home, small)
+    assert [row["outcome"] for row in rows] == ["out_of_memory"]
+    assert "small is to have 128 MB, and steps have 100 MB on this machine" in said
