@@ -3,7 +3,7 @@ not enough. Light, so that definitions load without a library for numbers."""
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from analytics_assets.settings import Declared
 
@@ -31,6 +31,35 @@ class OutOfMemory(Declared):
     multiplier: float = Field(2, gt=1, le=10, description="Memory of an attempt over that of the one before.")
 
 
+class LicenceRules(Declared):
+    """What must be known of a step before tuning may say or do something. Weeks count if the step ran in each of them."""
+
+    advise_weeks: int = Field(2, ge=1, le=52, description="Weeks of telemetry before there is advice.")
+    act_weeks: int = Field(4, ge=4, le=52, description="Weeks of telemetry before advice may be applied.")
+    baseline_runs: int = Field(10, ge=5, le=1000, description="Runs that a baseline stands on.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "LicenceRules":
+        if self.advise_weeks > self.act_weeks:
+            raise ValueError(f"advice after {self.advise_weeks} weeks is later than acting; lower advise_weeks")
+        return self
+
+
+class EffectRules(Declared):
+    """When a change counts as measured, and as worse."""
+
+    least_runs: int = Field(5, ge=3, le=1000, description="Runs after a change before it is judged at all.")
+    keep_runs: int = Field(20, ge=5, le=1000, description="Runs after which a change that made nothing worse is kept.")
+    most_runs: int = Field(60, ge=20, le=500, description="Newest runs of the baseline that it is held against.")
+    error: float = Field(0.01, ge=0.0001, le=0.2, description="Chance with each look to call worse what is not.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "EffectRules":
+        if self.least_runs > self.keep_runs:
+            raise ValueError(f"a change is kept after {self.keep_runs} runs, before it is judged; lower least_runs")
+        return self
+
+
 class TuningRules(Declared):
     """The file."""
 
@@ -38,6 +67,8 @@ class TuningRules(Declared):
     steps: dict[str, Mode] = Field({}, description="The mode of single steps.")
     memory: MemoryRules = MemoryRules()
     out_of_memory: OutOfMemory = OutOfMemory()
+    licence: LicenceRules = LicenceRules()
+    effect: EffectRules = EffectRules()
 
     def mode_of(self, step: str) -> Mode:
         return self.steps.get(step, self.mode)
