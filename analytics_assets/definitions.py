@@ -24,6 +24,7 @@ from analytics_assets.defs.maintenance import (
 from analytics_assets.defs.marts import marts
 from analytics_assets.defs.publication import analytics_duckdb, rollback_publish
 from analytics_assets.defs.quality import quality
+from analytics_assets.defs.resource_configs import RESOURCES, daily_tune, relearn, tune, weekly_retrain
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.run_logs import run_logs
 from analytics_assets.defs.scaling import TUNING, hourly_plan, plan, scaling
@@ -52,12 +53,12 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                 ],
             ),
             *SERVICE_LEVELS,
-            *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING]),
+            *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING, *RESOURCES]),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, telemetry, plan, rollback_publish, erase, restore_drill],
+        jobs=[*JOBS, telemetry, plan, tune, relearn, rollback_publish, erase, restore_drill],
         sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling],
-        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan, weekly_drill],
+        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan, daily_tune, weekly_retrain, weekly_drill],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

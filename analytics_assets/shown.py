@@ -10,16 +10,21 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets.warehouse.publish import Publishable
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import Table
 
 
+# What the system notes about itself: none is a reason to publish.
+NOTED = (STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG, LOAD_FORECAST, SCALING_PLAN, RESOURCE_CONFIGS, TUNING_DECISIONS)
+
+
 def published() -> list[TableSpec]:
     """The tables that readers get, but for those about the version itself."""
     made = [EVENTS, REJECTED, BATCHES, SESSIONS, PAGE_VIEWS, RUNAWAYS, USERS, CONSENT_STATUS, QUALITY_RESULTS, *mart_tables()]
-    return [*made, STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG, LOAD_FORECAST, SCALING_PLAN]
+    return [*made, *NOTED]
 
 
 def publishables(table: Callable[[TableSpec], Table], events_version: int) -> list[Publishable]:
@@ -44,6 +49,6 @@ def publishables(table: Callable[[TableSpec], Table], events_version: int) -> li
         tables.append(Publishable(spec, snapshots[spec.name], select, parts=(snapshots["identities"],)))
     for spec in (RUNAWAYS, USERS, CONSENT_STATUS, QUALITY_RESULTS, *mart_tables()):
         tables.append(Publishable(spec, snapshots[spec.name]))
-    for spec in (STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG, LOAD_FORECAST, SCALING_PLAN):
+    for spec in NOTED:
         tables.append(Publishable(spec, table(spec).snapshot(), is_reason=False))
     return tables

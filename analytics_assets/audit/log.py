@@ -26,9 +26,9 @@ from analytics_assets.settings import Denied, Settings, UserError
 from analytics_assets.warehouse.home import Home
 
 Action = Literal[
-    "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "scale", "set_aside", "replay", "query",
-    "show_rejected", "look_up", "reidentify", "rotate_key", "erase", "retain", "export", "role_file", "command", "report",
-    "accept", "gap", "repair", "backup", "restore_drill",
+    "run", "load", "publish", "rollback", "freeze_gate", "release_gate", "let_go", "scale", "tune", "set_aside", "replay",
+    "query", "show_rejected", "look_up", "reidentify", "rotate_key", "erase", "retain", "export", "role_file", "command",
+    "report", "accept", "gap", "repair", "backup", "restore_drill",
 ]  # fmt: skip
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Outcome = Literal["begun", "done", "unchanged", "denied", "refused", "failed"]

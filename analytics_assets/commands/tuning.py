@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.resources import COMMANDS
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 
@@ -18,7 +19,7 @@ _NOTHING = "nothing is {} yet; run `analytics tuning now`, or let Dagster's hour
 
 @click.group()
 def tuning() -> None:
-    """Load ahead, and the capacity that is kept for it.
+    """Load ahead and the capacity that is kept for it; what each step may have.
 
     config/scaling.yaml declares the pools, and whether the plan is only written or applied; config/calendar.yaml what people
     know of the load that comes.
@@ -181,3 +182,7 @@ def _show(rows: "list[Decided]") -> None:
     for row in rows:
         if row.alert:
             say(f"{row.pool}: {row.alert}")
+
+
+for _command in COMMANDS:
+    tuning.add_command(_command)

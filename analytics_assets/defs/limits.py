@@ -64,7 +64,7 @@ def _in_force(
 
     known = read_in_force(Home(settings.home))
     if known.fault is not None:
-        context.log.warning(f"{known.fault}: {step} has what limits.yaml says")
+        context.log.warning(f"{known.fault}: {step} has what limits.yaml says; `analytics tuning decide` writes it anew")
     # Of what was chosen for another machine, no attempt may want more than this one has.
     return known.of(step, preset, utc_now()).within(rules.out_of_memory, most)
 
@@ -72,7 +72,7 @@ def _in_force(
 def _too_much(step: str, wanted: int, most: int) -> str:
     return (
         f"{step} is to have {wanted:,} MB, and steps have {most:,} MB on this machine; "
-        f"give it less (`memory_mb` of limits.yaml), or steps more (`memory` of {FILE})"
+        f"give it less (limits.yaml, or `analytics tuning pin`), or steps more (`memory` of {FILE})"
     )
 
 
@@ -81,6 +81,6 @@ def _not_enough(step: str, config: ResourceConfig, most: int) -> str:
     cure = (
         f"that is all that steps have on this machine (`memory` of {FILE}): ask for less at once, such as fewer days"
         if config.memory_of(config.attempts) >= most
-        else "ask for less at once, such as fewer days, or give it more (`memory_mb` of limits.yaml)"
+        else f"ask for less at once, such as fewer days, or give it more: `analytics tuning pin {step} --memory-mb ...`"
     )
     return f"{step} ran out of memory with {tried} MB; {cure}"

@@ -16,10 +16,12 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Override:
-    """What a person said of a step: `pin` gives it a config, `veto` leaves it its preset. Until when, in UTC."""
+    """What a person said of a step: `pin` gives it a config, `veto` leaves it its preset. Until when, in UTC.
+
+    Who it was stands in the audit log.
+    """
 
     kind: Literal["pin", "veto"]
-    by: str
     reason: str
     until: datetime
 
@@ -29,7 +31,8 @@ class Override:
     @property
     def said(self) -> str:
         """In a sentence."""
-        return f"{self.by} {'pinned' if self.kind == 'pin' else 'vetoed'} it until {self.until:%Y-%m-%d %H:%M}: {self.reason}"
+        did = "pinned" if self.kind == "pin" else "vetoed"
+        return f"a person {did} it until {self.until:%Y-%m-%d %H:%M} UTC: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ class Evidence:
 
     `weeks` are those of telemetry, `baseline_runs` the runs that a stored baseline stands on; `won` says whether the model's
     config was better than the preset in the back-test; `active` names a change whose effect is still being measured;
-    `frozen` is why no change may be made to anything.
+    `taken_back` names advice that was applied before and made something worse; `frozen` is why nothing may be changed at all.
     """
 
     weeks: int | None = None
     baseline_runs: int | None = None
     won: bool | None = None
     active: str | None = None
+    taken_back: str | None = None
     frozen: str | None = None
     override: Override | None = None
 
@@ -86,16 +90,19 @@ def _against_acting(evidence: Evidence, rules: LicenceRules, now: datetime) -> S
         found.append("no back-test yet" if evidence.won is None else "the preset won the back-test")
     if evidence.active is not None:
         found.append(f"one change at a time: {evidence.active}")
-    if evidence.frozen is not None:
-        found.append(evidence.frozen)
+    found += [reason for reason in (evidence.taken_back, evidence.frozen) if reason is not None]
     return found
 
 
 def weeks_known(began: Sequence[datetime], now: datetime) -> int:
-    """Weeks, counted back from now without a gap, in each of which a run began; a clock that was ahead counts for nothing."""
-    seen = {(now - one) // WEEK for one in began if one <= now}
+    """Whole weeks, counted back from now without a gap, in each of which a run began, the first of them that long ago.
+
+    Runs of a clock that was ahead count for nothing.
+    """
+    ages = [now - one for one in began if one <= now]
+    seen = {age // WEEK for age in ages}
     weeks = 0
-    while weeks in seen:
+    while weeks in seen and weeks < max(ages) // WEEK:
         weeks += 1
     return weeks
 

@@ -1,7 +1,7 @@
 """What is declared of the resources of steps (`tuning.yaml`): modes, the memory that steps share, and what follows when it was
 not enough. Light, so that definitions load without a library for numbers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -65,10 +65,16 @@ class TuningRules(Declared):
 
     mode: Mode = Field("advise", description="Whether steps are only measured, advised, or given what was learned.")
     steps: dict[str, Mode] = Field({}, description="The mode of single steps.")
+    deadlines: dict[str, Annotated[float, Field(gt=0)]] = Field({}, description="Minutes that a step may take, by step.")
+    worth: float = Field(0.05, ge=0, le=0.9, description="Part of the memory; a change by less is not worth it.")
     memory: MemoryRules = MemoryRules()
     out_of_memory: OutOfMemory = OutOfMemory()
     licence: LicenceRules = LicenceRules()
     effect: EffectRules = EffectRules()
+
+    def deadline(self, step: str) -> float | None:
+        """Seconds that a step may take; None: nobody said."""
+        return self.deadlines[step] * 60 if step in self.deadlines else None
 
     def mode_of(self, step: str) -> Mode:
         return self.steps.get(step, self.mode)

@@ -54,7 +54,7 @@ def run(home: DataHome, asset: dg.AssetsDefinition) -> tuple[list[dict[str, Any]
     with stages.connect() as con:
         collect(instance, stages, con)
         select = stages.table(STEP_TELEMETRY).snapshot().select()
-        found = con.execute(f"select * from ({select}) order by attempt").fetchall()
+        found = con.execute(f"select * from ({select}) where run_id = ? order by attempt", [done.run_id]).fetchall()
     rows = [dict(zip(STEP_TELEMETRY.column_names, row, strict=True)) for row in found]
     logged = [entry for entry in instance.all_logs(done.run_id) if entry.user_message or entry.dagster_event]
     said = [entry.user_message for entry in logged]
