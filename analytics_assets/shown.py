@@ -16,7 +16,6 @@ from analytics_assets.warehouse.publish import Publishable
 from analytics_assets.warehouse.spec import TableSpec
 from analytics_assets.warehouse.table import Table
 
-
 # What the system notes about itself: none is a reason to publish.
 NOTED = (STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG, LOAD_FORECAST, SCALING_PLAN, RESOURCE_CONFIGS, TUNING_DECISIONS)
 
