@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 
 import duckdb
 
-from analytics_assets.events.days import BUILT_DAYS
+from analytics_assets.events.days import BUILT_DAYS, ranges
 from analytics_assets.events.expectations import BATCHES_SUITE, EVENTS_SUITE, REJECTED_SUITE
 from analytics_assets.marts.expectations import mart_suites
 from analytics_assets.privacy.alarm import PERSONAL_DATA
@@ -25,7 +25,7 @@ from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.expectations import PAGE_VIEWS_SUITE, RUNAWAYS_SUITE, SESSIONS_SUITE, USERS_SUITE
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS
 from analytics_assets.settings import Settings, UserError
-from analytics_assets.warehouse.expectation import Suite
+from analytics_assets.warehouse.expectation import Suite, expectations_of
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import Check, shown_version
 from analytics_assets.warehouse.table import Snapshot, Table, day_bounds, stored_columns
@@ -91,6 +91,24 @@ class Gate:
         built = Table(self._home.warehouse, BUILT_DAYS).snapshot().select()
         return unjudged(con, self.results.snapshot(), built, now)
 
+    def windows(self, con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> list[list[date]]:
+        """`days` in the parts that are judged apart: nothing is learned from what a day is judged with.
+
+        A late event of last year would leave today without a history, and so would an erasure that reaches so far back. What a
+        delivery brought, a failure holds or was not over is judged last, and not with days that only lost something.
+        """
+        verdicts = f"""
+            select "partition" as date, max(version) as version, max(judged_at) as judged_at
+            from ({self.results.snapshot().select()}) where "table" = 'events' group by 1
+        """
+        asked = (
+            f"select date from ({self._newest_of_each_day()}) came left join ({verdicts}) judged using (date) "
+            "where came.version > coalesce(judged.version, -1) or judged_at < date + interval 1 day"
+        )
+        brought = {day for (day,) in con.execute(asked).fetchall()} | {one.partition for one in self.refusals(con)}
+        parts = ([day for day in days if day not in brought], [day for day in days if day in brought])
+        return [[day for day in part if near.first <= day <= near.last] for part in parts for near in ranges(part)]
+
     def judge(
         self, con: duckdb.DuckDBPyConnection, days: Sequence[date], now: datetime, version: int, run: str,
         failing: Failing | None = None,
@@ -111,8 +129,9 @@ class Gate:
         found = judge(con, tables, history, occasion, failing)
         # Before the new verdicts take the place of those that readers have.
         found = with_what_is_seen(
-            con, self.results.snapshot(), found, self._newest_of_each_day(), shown_version(self._home, EVENTS_SUITE.table.name)
-        )
+            con, self.results.snapshot(), found, self._newest_of_each_day(), shown_version(self._home, EVENTS_SUITE.table.name),
+            {(suite.table.name, expected.name) for suite in suites() for expected in expectations_of(suite) if expected.always},
+        )  # fmt: skip
         keep(con, self.results, found, self._settings.limits.storage.dense_day_rows)
         con.execute("drop table judged_days; drop table judged_people; drop table received_days; drop view found_personal_data")
         return found

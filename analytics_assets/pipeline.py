@@ -23,7 +23,7 @@ from analytics_assets.audit.log import Audit
 from analytics_assets.audit.tables import AUDIT_HEAD, audit_head
 from analytics_assets.consents import KEPT, Consents
 from analytics_assets.erasure.erasures import Erasures
-from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, ranges, unsettled
+from analytics_assets.events.days import BUILT_DAYS, SESSION_DAYS, mark_built, mark_sessions, pending_days, unsettled
 from analytics_assets.events.intake import INTAKE_LOCK, BatchReport, Intake, file_batch, utc_now
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES
@@ -423,9 +423,7 @@ class Pipeline:
         if not waiting and self.gate.deliveries_at_fault(con):
             # What set them right may have brought no new event; deliveries are judged with any day.
             waiting = sorted(set(self.gate.built(con)) - half)[-1:]
-        for near in ranges(waiting):
-            # Apart, since nothing is learned from a window: a late event of last year would leave today without a history.
-            chosen = [day for day in waiting if near.first <= day <= near.last]
+        for chosen in self.gate.windows(con, waiting):
             search_days(con, self.settings, self.specs, self.table, chosen, version)
             found += self.gate.judge(con, chosen, now, version, run)
         return found

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from analytics_assets.commands.common import DONE, FAILED, USAGE
+from analytics_assets.commands.erase import _probed
 from analytics_assets.erasure.probe import probe
+from analytics_assets.privacy.ledger import Person
 from analytics_assets_tests.builders import Line, a_config, write_events
 from analytics_assets_tests.conftest import made_once
 from analytics_assets_tests.test_cli import analytics
-from analytics_assets_tests.test_erasure import ANNA, CANARIES, copied, make_shop, messages, of_anna, receipt
+from analytics_assets_tests.test_erasure import ANNA, CANARIES, copied, make_shop, messages, of_anna, receipt, stored_as
 
 
 def point_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -78,6 +80,11 @@ def test_what_the_probe_cannot_look_for_and_what_it_finds_is_said(empty: Path) -
     write_events(empty / "landing" / "acme" / "waits.ndjson", [of_anna("a1")])
     found = analytics("erase", "--tenant", "acme", "--user", ANNA, "--probe", "--json")
     assert (found.code, [trace["file"] for trace in found.json["traces"]]) == (FAILED, ["landing/acme/waits.ndjson"])
+
+
+def test_the_probe_finds_people_by_what_stands_for_them_too(line: Line) -> None:
+    found = {trace.text for trace in _probed(line.pipeline, [Person("acme", "user", ANNA)]).traces}
+    assert found == {ANNA, *stored_as(line, ANNA)}
 
 
 def test_many_of_a_file_that_are_only_asked_for_are_done_by_the_next_publish(line: Line, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import duckdb
 import pytest
+import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -34,8 +35,9 @@ from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
 from analytics_assets.events.values import Values
 from analytics_assets.landing import Landed
+from analytics_assets.outgoing import RoleFilesFailed
 from analytics_assets.pipeline import Pipeline
-from analytics_assets.privacy import receipts
+from analytics_assets.privacy import receipts, role_files
 from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, SESSIONS, USERS
@@ -409,6 +411,31 @@ def test_a_version_that_is_rolled_back_to_while_others_are_read_is_not_removed(
     monkeypatch.setattr(of_versions, "wait_for_readers", somebody_rolls_back)
     assert remove_versions(home, shown, lambda number: None) is None
     assert versions(home) == before
+
+
+def test_a_file_for_a_role_that_could_not_be_made_anew_goes_before_there_is_a_receipt(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = line.pipeline.settings.config / "roles.yaml"
+    role = {"purpose": "what the owner of a shop sees", "tenants": ["acme"], "tables": ["users"], "labels": ["identifier"],
+            "people": True, "file": True}  # fmt: skip
+    declared.write_text(yaml.safe_dump({**yaml.safe_load(declared.read_text()), "roles": {"owner": role}}))
+    line.publish()
+    hers = stored_as(line, ANNA)
+    assert "published/roles/owner/acme.duckdb" in {trace.file for trace in probe(line.home, hers)}
+
+    def no_space(new: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(role_files, "replace_file", no_space)
+        with pytest.raises(RoleFilesFailed):
+            erase(line, SHE)
+    line.pipeline.erasures.finish(line.con)
+    assert not line.pipeline.erasures.ledger.pending()
+    assert probe(line.home, hers) == []
+    line.publish()
+    assert (line.home / "published" / "roles" / "owner" / "acme.duckdb").exists()
 
 
 def test_without_the_newer_ledger_nothing_is_published(after: Line) -> None:

@@ -1,8 +1,12 @@
-"""Published versions that still show who went: they leave when their readers did, and at the latest after a grace."""
+"""Published versions that still show who went: they leave when their readers did, and at the latest after a grace.
+
+So do files of roles that are still of such a version, since they could not be made anew.
+"""
 
 import time
 from collections.abc import Callable
 
+from analytics_assets.privacy.role_files import remove_older
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import PUBLISH_LOCK, current_version, has_readers, version_path, versions
 
@@ -30,6 +34,7 @@ def remove_versions(
         # What a publish that was killed left of one.
         for leftover in home.published.rglob("*.staged*"):
             leftover.unlink(missing_ok=True)
+        remove_older(home, shown)
     return read
 
 

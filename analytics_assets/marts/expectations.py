@@ -75,6 +75,7 @@ _LISTS: dict[str, tuple[Expectation, ...]] = {
             """,
             wrong="(funnel, step) in (select (funnel, step) from (select funnel, step, "
                   "people > lag(people) over (partition by funnel order by step) as grows from judged) where grows)",
+            always=True,
         ),
     ),
     "cohort_retention_weekly": (

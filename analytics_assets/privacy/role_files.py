@@ -83,6 +83,14 @@ def there(home: Home) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
+def remove_older(home: Home, version: int) -> None:
+    """Remove the files of versions before this one, which could not be made anew since, and those that cannot be read."""
+    for path in sorted(folder(home).glob("*/*.duckdb")):
+        made_of = _made_of(path)
+        if made_of is None or made_of[0] < version:
+            path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class RoleFiles:
     """The files of all roles. `tables` are those that a version may hold, `tenants` all that are declared.

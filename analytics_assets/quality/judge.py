@@ -16,7 +16,7 @@ import duckdb
 from analytics_assets.quality.history import Bounds, History
 from analytics_assets.quality.measure import Cell, Judged, drop, measured, samples, stand
 from analytics_assets.quality.tables import QualityResult, Success
-from analytics_assets.warehouse.expectation import Expectation, Suite, Usual, schema_of
+from analytics_assets.warehouse.expectation import Expectation, Suite, Usual, expectations_of
 
 if TYPE_CHECKING:
     import great_expectations as gx
@@ -184,7 +184,7 @@ def _result(
 
 
 def _by_name(suite: Suite) -> dict[str, Expectation]:
-    return {expected.name: expected for expected in (schema_of(suite), *suite.expectations)}
+    return {expected.name: expected for expected in expectations_of(suite)}
 
 
 def failing_rows(table: str, expectations: Sequence[Expectation], numbers: Numbers) -> dict[str, set[int]]:

@@ -5,7 +5,7 @@ than when it came, or fewer rows. To refuse the publish for that would keep the 
 fault from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import duckdb
@@ -21,21 +21,25 @@ _SAID = "(A warning only: no delivery came since readers got that day.)"
 
 
 def with_what_is_seen(
-    con: duckdb.DuckDBPyConnection, snapshot: Snapshot, found: Sequence[QualityResult], brought: str, shown: int | None
-) -> list[QualityResult]:
+    con: duckdb.DuckDBPyConnection, snapshot: Snapshot, found: Sequence[QualityResult], brought: str, shown: int | None,
+    always: Collection[tuple[str, str]],
+) -> list[QualityResult]:  # fmt: skip
     """The verdicts, before they are kept; of those that fail, what readers see already only warns.
 
     `snapshot` holds the verdicts before, `brought` lists (tenant_id, date, version): the newest version of events that a
-    delivery made for a tenant's day. `shown` is the version of events that readers have.
+    delivery made for a tenant's day. `shown` is the version of events that readers have. `always` are (table,
+    expectation) that hold of any rows, so that no lack of some explains a failure.
 
-    A failure only warns where the tenant's day was over and judged without that failure, as of a version that readers have,
-    where no delivery came since, and where the number is the one of then, nothing could be said of it then, or events left.
+    A failure only warns where the tenant's day was over and judged without that failure, where readers have all that deliveries
+    brought to it, and where the number is the one of then, nothing could be said of it then, or events left (or came back with
+    a consent) since. That verdict need not be one that readers have: a publish may be held for something else meanwhile.
     """
     places = [
         place
         for place, one in enumerate(found)
         if one.success == "fail" and one.severity == "block" and one.tenant is not None and one.table not in DELIVERIES
-    ]
+        and (one.table, one.expectation) not in always
+    ]  # fmt: skip
     if not places or shown is None:
         return list(found)
     events = {(one.tenant, one.partition): one.observed for one in found if (one.table, one.expectation) == (_EVENTS, _VOLUME)}
@@ -62,8 +66,8 @@ def with_what_is_seen(
             and volume.tenant = failing.tenant and volume."partition" = failing."partition"
         left join ({brought}) came on came.tenant_id = failing.tenant and came.date = failing."partition"
         left join own on own.place = failing.place left join shared on shared.place = failing.place
-        where volume.version <= ? and volume.judged_at >= failing."partition" + interval 1 day
-            and coalesce(came.version, 0) <= volume.version
+        where volume.judged_at >= failing."partition" + interval 1 day
+            and coalesce(came.version, 0) <= least(volume.version, ?)
             and not coalesce(own.success = 'fail' and own.severity = 'block', false)
             and (failing.events is distinct from volume.observed
                  or own.observed is not distinct from failing.observed and own.place is not null

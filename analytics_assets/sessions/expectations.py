@@ -65,6 +65,7 @@ USERS_SUITE = Suite(
                 left join (select tenant_id, count(*) as value from whole_sessions where person_id is not null
                            group by tenant_id) b using (tenant_id)
             """,
+            always=True,
         ),
     ),
     day=None,

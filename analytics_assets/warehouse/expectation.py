@@ -19,7 +19,7 @@ class Expectation:
     over `judged_<table>`, the days that are judged, and `clean_<table>`, the days before them that passed; a tenant and day
     that it does not name is unknown. A failed `block` refuses the publish. `wrong` is the condition of a row at fault, for
     samples; `judged` in it are the rows of the tenant and day. Sums have no row that is at fault. `names` instead is a
-    SELECT of (tenant_id, date, ...) that says in our own words what is.
+    SELECT of (tenant_id, date, ...) that says in our own words what is. `always`: it holds of any rows, however few they are.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Expectation:
     wrong: str | None = None
     names: str | None = None
     whole_day: bool = False
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,14 @@ class Suite:
 
 def no_row(name: str, says: str, wrong: str, severity: Severity = "block") -> Expectation:
     """No row may meet the condition `wrong`."""
-    return Expectation(name, says, f"count(*) filter ({wrong})", severity=severity, wrong=wrong)
+    return Expectation(name, says, f"count(*) filter ({wrong})", severity=severity, wrong=wrong, always=True)
 
 
 def one_row_per(name: str, says: str, *columns: str) -> Expectation:
     """No two rows share these columns; a missing value equals a missing value."""
     key = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
     wrong = f"{key} in (select {key} from judged group by all having count(*) > 1)"
-    return Expectation(name, says, f"count(*) - count(distinct {key})", wrong=wrong)
+    return Expectation(name, says, f"count(*) - count(distinct {key})", wrong=wrong, always=True)
 
 
 def agrees(name: str, says: str, table: str, ours: str, other: str, theirs: str) -> Expectation:
@@ -84,6 +85,7 @@ def agrees(name: str, says: str, table: str, ours: str, other: str, theirs: str)
             from (select tenant_id, date, {ours} as value from judged_{table} group by all) a
             full join (select tenant_id, date, {theirs} as value from judged_{other} group by all) b using (tenant_id, date)
         """,
+        always=True,
     )
 
 
@@ -99,9 +101,15 @@ def found_in(name: str, says: str, table: str, columns: str, other: str, where: 
             group by all
         """,
         wrong=f"{where} and ({columns}) not in (select ({columns}) from whole_{other})",
+        always=True,
     )
+
+
+def expectations_of(suite: Suite) -> tuple[Expectation, ...]:
+    """All that is expected of a table, its schema first."""
+    return (schema_of(suite), *suite.expectations)
 
 
 def schema_of(suite: Suite) -> Expectation:
     """Every table's own expectation: what is stored is what is declared."""
-    return Expectation(f"{suite.table.name}_schema", "Every stored column is declared, with its type.")
+    return Expectation(f"{suite.table.name}_schema", "Every stored column is declared, with its type.", always=True)

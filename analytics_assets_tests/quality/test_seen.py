@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from analytics_assets.marts.tables import mart_tables
 from analytics_assets.privacy.ledger import Person
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.warehouse.publish import PublishRefused, current_version
+from analytics_assets.warehouse.table import rewrite_rows
 from analytics_assets_tests.builders import NOON, Line, a_config, an_event, rows_of
 from analytics_assets_tests.conftest import made_once
 
@@ -27,7 +29,8 @@ def judged(folder: Path) -> None:
     with Line.at(folder / "home", a_config(folder / "config"), LAST + timedelta(days=2)) as line:
         days = [of(week, n) for week in range(WEEKS) for n in range(1000 if week == WEEKS - 1 else 100)]
         others = [of(week, n, tenant_id="globex") for week in range(WEEKS) for n in range(100)]
-        line.load([*days, *others, *(of(WEEKS - 1, 200 + n, "anna", tenant_id="globex") for n in range(900))])
+        only_then = (of(WEEKS - 1, 200 + n, "anna" if n else "bea", tenant_id="globex") for n in range(900))
+        line.load([*days, *others, *only_then])
         line.rebuild()
         line.pipeline.judge(line.con, line.now)
 
@@ -60,18 +63,39 @@ def failed(line: Line) -> set[tuple[str, str, date, str]]:
     }
 
 
+def erase(line: Line, user: str) -> None:
+    person = Person("globex", "user", user)
+    line.pipeline.erasures.ask([person], "tester")
+    line.pipeline.erasures.remove(line.con, line.now, hints=[person])
+    line.rebuild()
+
+
 def test_an_erasure_is_published_though_its_days_are_unusual_by_now(sale: Line) -> None:
     assert failed(sale) == set()
-    anna = Person("globex", "user", "anna")
-    request = sale.pipeline.erasures.ask([anna], "tester")
-    sale.pipeline.erasures.remove(sale.con, sale.now, hints=[anna])
-    sale.rebuild()
+    erase(sale, "anna")
     assert sale.publish().changed
-    assert [one.id for one in sale.pipeline.erasures.waiting()] == [] and request.id
+    assert not sale.pipeline.erasures.ledger.pending()
     assert ("events_volume", "acme", LAST.date(), "warn") in failed(sale)
     assert {severity for *_, severity in failed(sale)} == {"warn"}
     path = sale.home / "published" / "analytics.duckdb"
-    assert rows_of(path, "select count(*) from events where tenant_id = 'globex'") == [(WEEKS * 100,)]
+    assert rows_of(path, "select count(*) from events where tenant_id = 'globex'") == [(WEEKS * 100 + 1,)]
+
+
+def test_an_erasure_while_the_publish_of_one_before_is_held_is_published_with_it(sale: Line) -> None:
+    for user in ("anna", "bea"):
+        erase(sale, user)
+        sale.pipeline.judge(sale.con, sale.now)
+    assert sale.publish().changed
+    assert {severity for *_, severity in failed(sale)} == {"warn"}
+
+
+def test_sums_that_are_not_those_of_the_events_are_refused_after_an_erasure_too(sale: Line) -> None:
+    erase(sale, "anna")
+    hourly = next(spec for spec in mart_tables() if spec.name == "events_hourly")
+    one_more = {"events": "events + 1"}
+    rewrite_rows(sale.pipeline.table(hourly), sale.con, "false", 1, changes="tenant_id = 'globex'", replaced=one_more)
+    with pytest.raises(PublishRefused, match="events_hourly_count_all"):
+        sale.publish()
 
 
 def test_a_delivery_to_such_a_day_is_judged_by_what_is_usual(sale: Line) -> None:
@@ -82,6 +106,16 @@ def test_a_delivery_to_such_a_day_is_judged_by_what_is_usual(sale: Line) -> None
             sale.publish()
         # Judged again without anything new, it stays what it is.
         sale.pipeline.judge(sale.con, sale.now, days=[LAST.date()])
+    assert current_version(sale.pipeline.home) == 1
+
+
+def test_an_erasure_that_reaches_far_back_lets_no_delivery_pass(sale: Line) -> None:
+    sale.load([of(WEEKS - 1, 1001)])
+    # They are in every week: together with all of these there would be nothing to compare the delivery with.
+    for user in ("u1", "u2"):
+        erase(sale, user)
+        with pytest.raises(PublishRefused, match=r"events_volume of events \(acme, "):
+            sale.publish()
     assert current_version(sale.pipeline.home) == 1
 
 
