@@ -8,6 +8,8 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 DOTS := while printf .; do sleep 1; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM;
 # A shell inside another environment must not draw the installation there.
 unexport VIRTUAL_ENV
+# Tests start many processes, and each would compile all code again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint dev bench bench-tuning lock
 
