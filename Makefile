@@ -11,12 +11,12 @@ unexport VIRTUAL_ENV
 # Tests start many processes, and each would compile all code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint dev bench bench-tuning lock
+.PHONY: demo test lint dev bench bench-faults bench-tuning lock
 
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
 
-test: .venv/.installed  # the whole test suite; three processes, since some wait for others
+test: .venv/.installed  # the test suite without what takes long; three processes, since some wait for others
 	@.venv/bin/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/.installed  # style and types
@@ -27,6 +27,9 @@ dev: .venv/.installed  # Dagster's UI on http://127.0.0.1:3000, with its daemon
 
 bench: .venv/.installed .venv-bench/.installed  # the measurements, as ratios in one run
 	@.venv/bin/python -m benchmarks
+
+bench-faults: .venv/.installed  # what is too long for every change: random kills, the faults of a day, with more rounds
+	@FAULT_ROUNDS=3 .venv/bin/python -m pytest -n 3 --dist worksteal -m "long or not long"
 
 DATA ?= ../shared/data
 bench-tuning: .venv/.installed  # forecasts, scaling, memory and configs on the traces of a folder: make bench-tuning DATA=folder

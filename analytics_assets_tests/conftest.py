@@ -16,7 +16,7 @@ from analytics_assets_tests.faults import ROUNDS
 from analytics_assets_tests.parsed import PARSED, parse, take_over
 
 # How long an example takes says something about the machine, and nothing about the code. FAULT_ROUNDS asks for more of them.
-hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50 * ROUNDS)
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=30 * ROUNDS)
 hypothesis.settings.load_profile("any machine")
 
 

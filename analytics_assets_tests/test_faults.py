@@ -282,6 +282,7 @@ def a_large_file(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_an_ingest_that_is_killed_at_random_moments_and_run_again_is_exact(tmp_path: Path) -> None:
     """Load, sessions, marts, publish: the command is the load and the job `refresh` in one process."""
     file = a_large_file(tmp_path / "large.parquet")
@@ -302,6 +303,7 @@ def test_an_ingest_that_is_killed_at_random_moments_and_run_again_is_exact(tmp_p
     assert hits
 
 
+@pytest.mark.long
 def test_maintenance_that_is_killed_at_random_moments_changes_nothing_that_readers_see(
     open_line: Opener, tmp_path: Path
 ) -> None:

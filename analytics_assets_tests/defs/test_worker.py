@@ -121,6 +121,7 @@ def test_its_runs_carry_what_the_sensors_give_and_are_noted(served: Served) -> N
     assert ("near_real_time", "refresh 2025-03-10") in noted
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_a_run_the_next_one_goes_on_and_nothing_is_lost_or_double(served: Served) -> None:
     before, shown = len(served.runs("refresh")), served.shown
     file = served.drop()

@@ -20,6 +20,8 @@ from analytics_assets.warehouse.publish import PublishRefused, current_version
 from analytics_assets_tests.conftest import made_once
 from benchmarks.injected import FAULTS, SOURCE, Fault, declare, morning_after, open_days, stand_lines
 
+pytestmark = pytest.mark.long
+
 MEANT = [fault for fault in FAULTS if not fault.hard]
 # Eight weeks in one delivery, two of daily deliveries, then a fault a day.
 HISTORY, CONTROL, FAULTY = date(2011, 7, 25), date(2011, 9, 11), date(2011, 9, 26)

@@ -102,6 +102,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_kept_version_stays_as_it_was_whatever_is_done_in_which_order(open_line: Opener, order: Sequence[str]) -> None:
     keeper = Keeper(open_line("home", limits=LIMITS))
