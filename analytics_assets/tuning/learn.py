@@ -76,13 +76,18 @@ def _best(
         others = tuple(
             f"{one.label}: {one.request:,.0f} MB, {one.expected:.2f} of the preset's cost" for one in decision.others
         )
-        options.append((new, decision.label, others))
+        options.append((new, _first(decision.label), others))
     best: Learned | None = None
     for requests, label, others in options:
         saving, lower, upper = _saved(requests, usual, judged)
         if saving > (BETTER if best is None else 1 - (1 - best.saving) * (1 - BETTER)):
             best = Learned(requests, label, runs, len(judged), saving, lower, upper, others)
     return best
+
+
+def _first(label: str) -> str:
+    """How the first request was found; the rungs after it are ours."""
+    return label.partition(", after a kill")[0]
 
 
 def _requests(decision: Decision, preset: ResourceConfig, rules: TuningRules, most_mb: int) -> tuple[int, ...]:

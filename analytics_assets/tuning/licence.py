@@ -84,7 +84,7 @@ def _against_acting(evidence: Evidence, rules: LicenceRules, now: datetime) -> S
     if weeks < rules.act_weeks:
         found.append(f"{_weeks(weeks)} of telemetry, and acting needs {rules.act_weeks}")
     if runs < rules.baseline_runs:
-        stands = f"the stored baseline has {runs} of {rules.baseline_runs} runs" if runs else "no baseline is stored"
+        stands = f"the stored baseline has {runs} of {rules.baseline_runs} runs" if runs else "no baseline was stored before"
         found.append(stands)
     if not evidence.won:
         found.append("no back-test yet" if evidence.won is None else "the preset won the back-test")

@@ -166,8 +166,9 @@ def _evidence(row: Standing, known: Known, rules: TuningRules, now: datetime) ->
     taken = None
     if row.taken_back is not None and known.version <= row.taken_back:
         taken = f"model {row.taken_back} was taken back; only a newer one is tried"
+    won = known.learned is not None and known.learned.saving > 0
     evidence = Evidence(
-        weeks=row.weeks, baseline_runs=row.baseline_runs, won=known.learned is not None and known.learned.saving > 0,
+        weeks=row.weeks, baseline_runs=row.baseline_runs, won=won if known.version else None,
         active=active, taken_back=taken, override=override_of(row),
     )  # fmt: skip
     if licence(rules.mode_of(row.step), evidence, rules.licence, now).mode == "act" and _worth(row, rules):

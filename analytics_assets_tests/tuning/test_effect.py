@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.tuning.effect import Fared, effect, larger, more_often, shift
@@ -54,6 +54,7 @@ def test_a_few_runs_decide_nothing(after: list[Fared]) -> None:
     assert effect(BEFORE, after, RULES, deadline=5).verdict == "wait"
 
 
+@settings(max_examples=20)
 @given(st.lists(st.floats(0.01, 1e3), min_size=5, max_size=40), st.floats(1e-3, 1e3))
 def test_the_same_costs_in_another_unit_are_judged_alike(costs: list[float], unit: float) -> None:
     after = [Fared(cost, 10) for cost in costs]
@@ -65,6 +66,7 @@ def test_the_same_costs_in_another_unit_are_judged_alike(costs: list[float], uni
     assert scaled.saving == pytest.approx(found.saving, rel=1e-6, abs=1e-6)
 
 
+@settings(max_examples=20)
 @given(st.lists(st.floats(0.01, 1e3), min_size=20, max_size=40))
 def test_what_costs_no_more_in_any_run_is_never_taken_back(costs: list[float]) -> None:
     least = min(run.cost for run in BEFORE)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.settings import CONFIG, ConfigError
@@ -22,6 +22,7 @@ MINUTE = timedelta(minutes=1)
 sizes = st.integers(128, 1_048_576)
 
 
+@settings(max_examples=15)
 @given(st.dictionaries(st.text(max_size=8), st.lists(sizes, min_size=1, max_size=5, unique=True).map(sorted), max_size=4))
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, list[int]]) -> None:
     home = Home(tmp_path_factory.mktemp("home"))

@@ -54,7 +54,7 @@ def test_what_is_not_known_never_permits_more(declared: Mode, known: Evidence, o
         ({}, "act", "4 weeks of telemetry, a baseline of 10 runs, a won back-test"),
         ({"weeks": 3}, "advise", "3 weeks of telemetry, and acting needs 4"),
         ({"weeks": 1}, "observe", "1 week of telemetry, and advice needs 2"),
-        ({"baseline_runs": None}, "advise", "no baseline is stored"),
+        ({"baseline_runs": None}, "advise", "no baseline was stored before"),
         ({"baseline_runs": 9}, "advise", "the stored baseline has 9 of 10 runs"),
         ({"won": False}, "advise", "the preset won the back-test"),
         ({"active": "model 3 since Monday"}, "advise", "one change at a time: model 3 since Monday"),

@@ -62,14 +62,14 @@ def test_a_model_that_is_better_is_applied_where_a_person_allows_it_and_a_baseli
 
 def test_nothing_is_changed_without_a_baseline_that_was_stored_before() -> None:
     first = settle(FIRST, KNOWN, ACT, NOW)
-    assert kinds(first) == ["advice"] and first.standing.reasons == "no baseline is stored"
+    assert kinds(first) == ["advice"] and first.standing.reasons == "no baseline was stored before"
     assert kinds(settle(first.standing, KNOWN, ACT, NOW + DAY)) == ["change"]
 
 
 def test_with_three_weeks_there_is_advice_alone_and_it_flips_at_the_fourth() -> None:
     three = replace(KNOWN, runs=daily(NOW, 22))
     ready = settle(FIRST, three, ACT, NOW).standing
-    assert (ready.mode, ready.reasons) == ("advise", "3 weeks of telemetry, and acting needs 4; no baseline is stored")
+    assert (ready.mode, ready.reasons) == ("advise", "3 weeks of telemetry, and acting needs 4; no baseline was stored before")
     four = replace(KNOWN, runs=daily(NOW + 7 * DAY, 29))
     assert kinds(settle(ready, four, ACT, NOW + 7 * DAY)) == ["change"]
 
@@ -99,6 +99,11 @@ def test_a_step_stays_as_it_is(change: dict[str, Any], rules: TuningRules) -> No
     done = settle(READY, replace(KNOWN, **change), rules, NOW)
     assert config_of(done.standing) is None
     assert "change" not in kinds(done)
+
+
+def test_where_nothing_was_learned_yet_that_is_the_reason_and_not_a_lost_back_test() -> None:
+    assert settle(READY, replace(KNOWN, learned=None, version=0), ACT, NOW).standing.reasons == "no back-test yet"
+    assert settle(READY, replace(KNOWN, learned=None), ACT, NOW).standing.reasons == "the preset won the back-test"
 
 
 def test_a_change_that_made_nothing_worse_is_kept_and_measured() -> None:

@@ -90,7 +90,7 @@ def test_a_holder_that_was_killed_holds_nothing(home: Home) -> None:
             assert leases(home) == [Lease("mine", 200)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 5)), min_size=1, max_size=12))
 def test_whatever_is_asked_for_and_ended_what_goes_together_fits(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, int]]
