@@ -397,6 +397,7 @@ def ingest_on_a_full_disk(folder: Path, config: Path, files: list[Path], rooms: 
     said.send((disk.real, told, seen, shown(path)))
 
 
+@pytest.mark.long
 def test_an_ingest_on_a_full_disk_says_so_and_a_rerun_is_exact(tmp_path: Path) -> None:
     config = a_config(tmp_path / "config")
     files = [write_events(tmp_path / f"{n}.ndjson", a_batch(str(n), n * 2000, n * 2000 + 3000)) for n in range(2)]

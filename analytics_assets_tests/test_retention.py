@@ -386,6 +386,7 @@ def killed_after_commits(home: Path, config: Path, commits: int) -> None:
         retain(line.pipeline, line.con, NOW)
 
 
+@pytest.mark.long
 def test_killed_again_and_again_a_pass_comes_to_the_same_end(line: Line, passed: tuple[Line, Taken]) -> None:
     config, died = line.pipeline.settings.config, -signal.SIGKILL
     for commits, end in ((3, died), (12, died), (0, 0)):

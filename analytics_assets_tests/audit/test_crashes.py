@@ -38,6 +38,7 @@ def killed_after(delay: float, home: Path, first: int) -> list[int]:
     return heard
 
 
+@pytest.mark.long
 def test_a_writer_that_is_killed_loses_nothing_that_was_acknowledged(log: Log) -> None:
     rng, acknowledged = Random(20260310), list[int]()
     for round_ in range(KILLS):
