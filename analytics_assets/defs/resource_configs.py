@@ -12,7 +12,6 @@ from analytics_assets.audit.log import Audit, utc_now
 from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.resources import OWNER, PipelineResource
-from analytics_assets.settings import UserError
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 
 if TYPE_CHECKING:
@@ -61,14 +60,8 @@ def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, ru
     """Decide about every step, keep that and put it in force; what changes a step is recorded."""
     from analytics_assets.tuning.resources import Resources
 
-    @cache
-    def frozen() -> str | None:
-        try:
-            stages.levels.confirm_open(con, now)
-        except UserError as reason:
-            return str(reason)
-        return None
-
+    # Asked for each step that is to be changed, and the same for all.
+    frozen = cache(lambda: stages.levels.held(con, now))
     with Audit(stages.settings, run).act("tune", details={"what": "look"}) as act:
         looked = Resources.declared(stages.settings).look(con, now, frozen)
         changed = [row for row in looked.decisions if row.kind in _CHANGES]

@@ -15,7 +15,7 @@ from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.quotas import limits_in_force
 from analytics_assets.defs.resources import OWNER, PipelineResource
-from analytics_assets.settings import Settings, UserError
+from analytics_assets.settings import Settings
 from analytics_assets.tuning.calendar import load_calendar
 from analytics_assets.tuning.declared import load_scaling
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
@@ -84,15 +84,8 @@ def settle(
     """Decide the capacity of every pool, keep that, and give Dagster's pools their limits where the plan acts."""
     from analytics_assets.tuning.keep import Tuning
 
-    def frozen() -> str | None:
-        try:
-            stages.levels.confirm_open(con, now)
-        except UserError as reason:
-            return str(reason)
-        return None
-
     limits = limits_in_force(instance)
-    taken = Tuning.declared(stages.settings).decide(con, now, limits, frozen)
+    taken = Tuning.declared(stages.settings).decide(con, now, limits, lambda: stages.levels.held(con, now))
     audit = Audit(stages.settings, run)
     # Kept before: a limit that no decision tells of would pass for one that a person set.
     for row in taken.rows:

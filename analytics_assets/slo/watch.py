@@ -272,3 +272,11 @@ class ServiceLevels:
         change = self.standing(con, self.look(con, now), now)
         if change and change.state == "frozen":
             raise ReleasesFrozen(change.said)
+
+    def held(self, con: duckdb.DuckDBPyConnection, now: datetime) -> str | None:
+        """Why nothing may be changed now, for who goes on without changing it; also where that cannot be found out."""
+        try:
+            self.confirm_open(con, now)
+        except UserError as reason:
+            return str(reason)
+        return None
