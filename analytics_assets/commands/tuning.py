@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
-from analytics_assets.commands.resources import COMMANDS
+from analytics_assets.commands.step_resources import COMMANDS
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
 

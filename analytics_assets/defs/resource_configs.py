@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from analytics_assets.pipeline import Pipeline
-    from analytics_assets.tuning.resources import Looked
+    from analytics_assets.tuning.step_resources import Looked
 
 _KINDS = {"deltalake", "duckdb"}
 MODELS = "resource_models"
@@ -29,7 +29,7 @@ _CHANGES = ("change", "revert", "ended")
 @dg.multi_asset(
     name="resource_configs",
     specs=[
-        asset_spec(spec, group="resources", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["step_telemetry", MODELS])
+        asset_spec(spec, group="tuning", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["step_telemetry", MODELS])
         for spec in (RESOURCE_CONFIGS, TUNING_DECISIONS)
     ],
 )
@@ -58,12 +58,12 @@ def resource_configs(
 
 def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, run: str | None = None) -> "Looked":
     """Decide about every step, keep that and put it in force; what changes a step is recorded."""
-    from analytics_assets.tuning.resources import Resources
+    from analytics_assets.tuning.step_resources import StepResources
 
     # Asked for each step that is to be changed, and the same for all.
     frozen = cache(lambda: stages.levels.held(con, now))
     with Audit(stages.settings, run).act("tune", details={"what": "look"}) as act:
-        looked = Resources.declared(stages.settings).look(con, now, frozen)
+        looked = StepResources.declared(stages.settings).look(con, now, frozen)
         changed = [row for row in looked.decisions if row.kind in _CHANGES]
         act.outcome = "done" if changed else "unchanged"
         told = [f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB" for row in changed]
@@ -74,7 +74,7 @@ def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, ru
 @dg.asset(
     name=MODELS,
     deps=["step_telemetry"],
-    group_name="models",
+    group_name="tuning",
     kinds={"duckdb"},
     owners=[OWNER],
     tags=AS_A_WHOLE,
@@ -94,10 +94,10 @@ def retrain(
     stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, run: str | None = None
 ) -> tuple[str, dict[str, int]]:
     """Learn anew, promote what is better, and say what became of it."""
-    from analytics_assets.tuning.resources import Resources
+    from analytics_assets.tuning.step_resources import StepResources
 
     with Audit(stages.settings, run).act("tune", details={"what": "retrain"}) as act:
-        done = Resources.declared(stages.settings).retrain(con, now)
+        done = StepResources.declared(stages.settings).retrain(con, now)
         version = done.promoted.version if done.promoted else done.before.version
         act.outcome = "done" if done.promoted else "unchanged"
         act.details["model"] = version
@@ -109,7 +109,7 @@ RESOURCES = [resource_models, resource_configs]
 
 tune = dg.define_asset_job(
     "tune",
-    selection=dg.AssetSelection.groups("resources"),
+    selection=dg.AssetSelection.groups("tuning"),
     config=CALM,
     description="Decide what steps may have from what they took, and measure what was changed.",
 )

@@ -38,7 +38,7 @@ _SHOWN = 50
 @dg.multi_asset(
     specs=[
         asset_spec(
-            LOAD_FORECAST, group="tuning", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["batches", "step_telemetry"]
+            LOAD_FORECAST, group="scaling", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["batches", "step_telemetry"]
         )
     ]
 )
@@ -59,7 +59,7 @@ SOURCES = ("model", "referee", "none")
 
 
 @dg.multi_asset(
-    specs=[asset_spec(SCALING_PLAN, group="tuning", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=[LOAD_FORECAST.name])]
+    specs=[asset_spec(SCALING_PLAN, group="scaling", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=[LOAD_FORECAST.name])]
 )
 def scaling_plan(
     context: dg.AssetExecutionContext, pipeline: PipelineResource, duckdb: DuckDBResource
@@ -105,7 +105,7 @@ TUNING = [load_forecast, scaling_plan]
 
 plan = dg.define_asset_job(
     "plan",
-    selection=dg.AssetSelection.groups("tuning"),
+    selection=dg.AssetSelection.groups("scaling"),
     config=CALM,
     description="Forecast the load of the next hours, and decide what each pool is to have for it.",
 )

@@ -8,6 +8,7 @@ it holds its lock, and do it when it is gone. Its runs are runs of the instance 
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -77,7 +78,8 @@ def serve(
 class Stopped:
     """Whether a signal to stop has come. It is read from the wake-up descriptor, which is written whoever handles signals:
 
-    Dagster puts handlers of its own in place of ours during a run, and forgets what came between two of its steps.
+    Dagster puts handlers of its own in place of ours during a run, and forgets what came between two of its steps. Where one of
+    them raises in the middle of a finalizer, Python cannot pass that on and writes it out; what is known here need not be said.
     """
 
     def __enter__(self) -> "Stopped":
@@ -87,7 +89,12 @@ class Stopped:
             os.set_blocking(end, False)
         self._before = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
         self._handled = {number: signal.signal(number, lambda *_: None) for number in _STOPPED_BY}
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
+
+    def _lost(self, told: Any) -> None:
+        if not isinstance(told.exc_value, DagsterExecutionInterruptedError | KeyboardInterrupt):
+            self._unraisable(told)
 
     def __call__(self) -> bool:
         with suppress(BlockingIOError):
@@ -101,6 +108,7 @@ class Stopped:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handled.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._unraisable
         signal.set_wakeup_fd(self._before)
         os.close(self._read)
         os.close(self._written)

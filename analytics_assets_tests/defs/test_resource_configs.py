@@ -11,7 +11,7 @@ from analytics_assets.audit.log import utc_now
 from analytics_assets.defs.resource_configs import look, retrain
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.telemetry.tables import STEP_TELEMETRY
-from analytics_assets.tuning.resources import Resources
+from analytics_assets.tuning.step_resources import StepResources
 from analytics_assets.warehouse.records import write
 from analytics_assets_tests.defs.home import DataHome, a_data_home
 from analytics_assets_tests.defs.test_limits import limits, run, small
@@ -101,4 +101,4 @@ def test_a_freeze_stops_a_change_and_absurd_telemetry_is_counted(home: DataHome)
         assert "releases are frozen since" in looked.standings[0].reasons
         bad = replace(a_row(now, "bad", **SMALL), wall_seconds=-1.0)  # type: ignore[arg-type]
         write(con, stages.home, STEP_TELEMETRY, [astuple(bad)])
-        assert Resources.declared(stages.settings).history(con, now).set_aside == {"a time or size is negative": 1}
+        assert StepResources.declared(stages.settings).history(con, now).set_aside == {"a time or size is negative": 1}

@@ -13,7 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from dagster._utils.interrupts import capture_interrupts
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils.interrupts import capture_interrupts, raise_interrupts_as
 
 from analytics_assets.defs.instance import open_instance, worker_is_here
 from analytics_assets.defs.worker import Stopped
@@ -143,6 +144,23 @@ def test_a_signal_that_dagster_swallows_between_two_steps_is_known_all_the_same(
         with capture_interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
         assert stopped()
+
+
+class _Finalized:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_the_middle_of_a_finalizer_is_known_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As without pytest, which makes a warning of it.
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    with Stopped() as stopped:
+        with raise_interrupts_as(DagsterExecutionInterruptedError):
+            _Finalized()
+        assert stopped()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_signal_ends_it_in_silence(served: Served) -> None:

@@ -15,15 +15,15 @@ from analytics_assets.settings import UserError
 if TYPE_CHECKING:
     from analytics_assets.tuning.config_tables import Decision, Standing
     from analytics_assets.tuning.in_force import ResourceConfig
-    from analytics_assets.tuning.resources import Resources
+    from analytics_assets.tuning.step_resources import StepResources
 
 _NOTHING = "nothing is known of any step yet; run `analytics tuning decide`, or let Dagster's daily schedule do it"
 
 
-def _resources() -> "Resources":
-    from analytics_assets.tuning.resources import Resources
+def _resources() -> "StepResources":
+    from analytics_assets.tuning.step_resources import StepResources
 
-    return Resources.declared(settings())
+    return StepResources.declared(settings())
 
 
 def _reason(context: click.Context, parameter: click.Parameter, value: str) -> str:

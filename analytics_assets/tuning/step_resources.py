@@ -60,7 +60,7 @@ class Retrained:
 
 
 @dataclass(frozen=True)
-class Resources:
+class StepResources:
     """What steps may have. `preset` is what limits.yaml says, `machine_mb` the memory of the machine."""
 
     home: Home
@@ -69,7 +69,7 @@ class Resources:
     machine_mb: int
 
     @classmethod
-    def declared(cls, settings: Settings) -> "Resources":
+    def declared(cls, settings: Settings) -> "StepResources":
         """As `tuning.yaml` and `limits.yaml` declare it. Raises ConfigError."""
         storage = settings.limits.storage
         preset = ResourceConfig(storage.memory_mb, storage.threads, source=storage.config_source)
