@@ -109,7 +109,7 @@ RESOURCES = [resource_models, resource_configs]
 
 tune = dg.define_asset_job(
     "tune",
-    selection=dg.AssetSelection.groups("tuning"),
+    selection=dg.AssetSelection.assets(RESOURCE_CONFIGS.name, TUNING_DECISIONS.name),
     config=CALM,
     description="Decide what steps may have from what they took, and measure what was changed.",
 )
