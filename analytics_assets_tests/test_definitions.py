@@ -18,6 +18,7 @@ from analytics_assets.defs.drill import weekly_drill
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.defs.resource_configs import MODELS, daily_tune, weekly_retrain
+from analytics_assets.defs.resources import BY_ITSELF, production_resources
 from analytics_assets.defs.scaling import hourly_plan
 from analytics_assets.defs.telemetry import hourly_telemetry
 from analytics_assets.events.schema import EVENTS
@@ -28,7 +29,7 @@ from analytics_assets.marts.tables import mart_tables
 from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.settings import PROJECT, Settings
+from analytics_assets.settings import PROJECT, ConfigError, Settings
 from analytics_assets.slo.declared import SLOS
 from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
@@ -282,6 +283,8 @@ def test_loading_touches_no_data(loading: Loading, nowhere: Path, tmp_path: Path
 )
 def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
     loading: Loading, nowhere: Path, tmp_path: Path, name: str, text: str, said: str
+        ("scaling.yaml", "mode: act\npools: {Large: {}}\n", "2: pools"),
+        ("calendar.yaml", "places: 7\n", "1: places"),
 ) -> None:
     config = a_config(tmp_path / "config")
     (config / name).write_text(text)
@@ -294,6 +297,16 @@ def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
 def test_a_declaration_that_is_missing_fails_the_load(loading: Loading, nowhere: Path, tmp_path: Path, name: str) -> None:
     config = a_config(tmp_path / "config")
     (config / name).unlink()
+@pytest.mark.parametrize("name", BY_ITSELF)
+def test_what_only_a_job_reads_fails_the_load_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    config = a_config(tmp_path / "config")
+    lines = len((config / name).read_text().splitlines())
+    (config / name).write_text(f"{(config / name).read_text()}no_such_key: 1\n")
+    monkeypatch.setenv("ANALYTICS_CONFIG", str(config))
+    with pytest.raises(ConfigError, match=rf"{name}:{lines + 1}: no_such_key: .*; correct its name, or remove it"):
+        production_resources()
+
+
     loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
     assert f"ConfigError: {name}:1: cannot be read (FileNotFoundError); restore the file" in loaded.stderr
 
