@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from analytics_assets.settings import PROJECT
 from analytics_assets.telemetry import probe, sampling
+from analytics_assets.telemetry.amounts import sound, sound_counts
 from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 
@@ -29,6 +30,10 @@ SAMPLE_SECONDS = 0.5
 _OWN_SHARE, _SLOWEST_SECONDS = 0.003, 2.0
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0
+_AMOUNTS = (
+    "seconds", "cpu_seconds", "read", "written", "peak", "memory_before", "spilled", "queries", "rows_read",
+    "duckdb_thread_seconds", "duckdb_peak", "memory_limit", "threads",
+)  # fmt: skip
 _CODE = (".py", ".yaml", ".sql", ".yml")
 
 
@@ -180,11 +185,19 @@ def measured(home: Home, run_id: str) -> dict[Key, dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        # What is no entry is left out: a process that was killed while it wrote leaves half a line.
+        # What is no entry is left out: a process that was killed while it wrote leaves half a line, a damaged disk anything.
         with suppress(json.JSONDecodeError):
             line = json.loads(text)
-            if isinstance(line, Mapping) and {"run_id", "step", "attempt", "ended"} <= line.keys():
+            if isinstance(line, Mapping) and _is_entry(line):
                 yield dict(line)
+
+
+def _is_entry(line: Mapping[str, Any]) -> bool:
+    named = all(isinstance(line.get(name), kind) for name, kind in (("run_id", str), ("step", str), ("attempt", int)))
+    return (
+        named and "ended" in line and sound(line.get(name) for name in _AMOUNTS)
+        and sound_counts(line.get("rows_written")) and sound_counts(line.get("rows_by_tenant"))
+    )  # fmt: skip
 
 
 def attempts(home: Home, run_id: str, step: str) -> int:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analytics_assets.telemetry.amounts import sound
+
 # What DuckDB takes to profile a statement, and to log that: measured by `python -m benchmarks telemetry`.
 STATEMENT_SECONDS = 0.0004
 # Beside it stands what measuring takes itself: up to 1.2 % of a step of a third of a second, on a machine that is too busy.
@@ -46,8 +48,9 @@ def known_of(path: Path, step: str) -> Known | None:
     """What `note` kept of a step. None where there is nothing that can be read."""
     found = _read(path).get(step)
     try:
-        return Known(float(found["cpu_seconds"]), int(found["queries"])) if found else None
-    except (KeyError, TypeError, ValueError):
+        known = Known(float(found["cpu_seconds"]), int(found["queries"])) if found else None
+        return known if known and sound((known.cpu_seconds, known.queries)) else None
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -43,7 +43,13 @@ def test_what_a_step_took_is_kept_for_the_next_run(tmp_path: Path) -> None:
     assert (known_of(path, "intake"), known_of(path, "sessions"), known_of(path, "marts")) == (SMALL, LARGE, None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"intake": 1}', '{"intake": {"cpu_seconds": "much", "queries": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[1]", '{"intake": 1}', '{"intake": {"cpu_seconds": "much", "queries": 1}}',
+        '{"intake": {"cpu_seconds": NaN, "queries": 1}}', '{"intake": {"cpu_seconds": 1, "queries": 1e400}}',
+    ],
+)  # fmt: skip
 def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "known.json"
     path.write_text(text)
