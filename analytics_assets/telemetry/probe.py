@@ -6,9 +6,11 @@ bytes are unknown.
 
 import os
 import resource
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 MARK = "/proc/self/clear_refs"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -59,6 +61,13 @@ def machine_memory() -> int:
     whole = os.sysconf("SC_PHYS_PAGES") * _PAGE
     limits = (_read(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
     return min([whole, *(int(limit) for limit in limits if limit and limit.strip().isdigit())])
+
+
+def disk(folder: Path) -> tuple[int, int]:
+    """Bytes of the volume of a folder that are used, and all that may be."""
+    found = shutil.disk_usage(folder)
+    # What is kept back for root is not there to be used.
+    return found.used, found.used + found.free
 
 
 def begin_largest() -> bool:
