@@ -79,7 +79,7 @@ class Measuring:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         self._own = 0.0
-        self._say(ended=False)
+        self._say(self._before, ended=False)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         self._own = time.thread_time() - own
@@ -94,15 +94,16 @@ class Measuring:
         self._look()
         self._own += time.thread_time() - own
         with suppress(OSError):
-            self._say(ended=True)
-            self._note()
+            took = probe.usage()
+            self._say(took, ended=True)
+            self._note(took.cpu_seconds - self._before.cpu_seconds)
         self._file.close()
 
-    def _note(self) -> None:
+    def _note(self, cpu_seconds: float) -> None:
         """Keep for the next run what this one took, if that is news."""
         queries = self._counts.queries if self._counts.profiled else self._known and self._known.queries
-        known = sampling.Known(probe.usage().cpu_seconds - self._before.cpu_seconds, queries or 0)
-        if sampling.one_in(known) != sampling.one_in(self._known) or self._known is None:
+        known = sampling.Known(cpu_seconds, queries or 0)
+        if sampling.is_news(known, self._known):
             sampling.note(self._notes, self._step, known)
 
     def _watch(self) -> None:
@@ -125,7 +126,7 @@ class Measuring:
         if elapsed >= due or (higher and elapsed >= _LINE_SECONDS / 10):
             # A full disk takes the measurement, and never the step.
             with suppress(OSError):
-                self._say(ended=False)
+                self._say(probe.usage(), ended=False)
 
     def _look(self) -> None:
         children = sum(map(probe.resident, probe.descendants()))
@@ -134,8 +135,8 @@ class Measuring:
             self.peak = max(self.peak, largest)
         self._spilled = max(self._spilled, probe.open_in(self._spill))
 
-    def _say(self, *, ended: bool) -> None:
-        now, self._said_at, self._said_peak = probe.usage(), time.monotonic(), self.peak
+    def _say(self, now: probe.Usage, *, ended: bool) -> None:
+        self._said_at, self._said_peak = time.monotonic(), self.peak
         line = {
             **self._about,
             "ended": ended,

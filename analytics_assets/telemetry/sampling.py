@@ -44,6 +44,11 @@ def chosen(known: Known | None, run_id: str, step: str) -> bool:
     return int.from_bytes(drawn, "big") % one_in(known) == 0
 
 
+def is_news(known: Known, before: Known | None) -> bool:
+    """Whether a profile is due clearly more or less often than by what was known before: no two runs take quite the same."""
+    return before is None or not 0.8 <= one_in(known) / one_in(before) <= 1.25
+
+
 def known_of(path: Path, step: str) -> Known | None:
     """What `note` kept of a step. None where there is nothing that can be read."""
     found = _read(path).get(step)
