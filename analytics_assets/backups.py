@@ -1,4 +1,4 @@
-"""Backups of a data home, and a drill that restores one and serves it, to know before the day that it can be done.
+"""Backups of a data home, of which the newest stay, and a drill that restores one and serves it, to know early that it works.
 
 A restored data home must not show people who were erased since: the erasures that it lacks are done again before anything is
 published. The drill does all this to a copy, with a copy of the ledger; the data home and its keys stay as they are.
@@ -22,7 +22,7 @@ from analytics_assets.freshness.watch import ACTIONS_LOCK
 from analytics_assets.pipeline import REBUILD_LOCK, Pipeline
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.slo.tables import WATCH_LOCK
-from analytics_assets.warehouse.backup import PARTIAL, Backup, newest, take
+from analytics_assets.warehouse.backup import PARTIAL, Backup, newest, remove_old, take
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import PUBLISH_LOCK
 
@@ -81,6 +81,12 @@ def back_up(stages: Pipeline, now: datetime) -> Backup:
         home.lock(ACTIONS_LOCK), home.lock(WATCH_LOCK), home.lock(AUDIT_LOCK),
     ):  # fmt: skip
         return take(home, folder, now, _rows(stages))
+
+
+def forget_old(stages: Pipeline, taken: Backup) -> list[str]:
+    """Remove backups beyond the number that `limits.yaml` keeps; returns their names."""
+    with _alone(stages.settings) as folder:
+        return remove_old(stages.home, folder, stages.settings.limits.storage.keep_backups, taken)
 
 
 def drill(settings: Settings, now: datetime, say: Progress = lambda text: None) -> Drill:

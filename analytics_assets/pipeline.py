@@ -14,7 +14,6 @@ from pathlib import Path
 
 import duckdb
 
-from analytics_assets.alerts.declared import AlertRules
 from analytics_assets.alerts.journal import ALERTS
 from analytics_assets.alerts.look import situation
 from analytics_assets.alerts.problems import Situation
@@ -47,7 +46,7 @@ from analytics_assets.replay import replay
 from analytics_assets.retention import limit_checks, stays
 from analytics_assets.sessions.build import build_sessions, merge_identities, resolved_identities, stitched, users, window
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.settings import ConfigError, Settings, UserError
+from analytics_assets.settings import Settings, UserError
 from analytics_assets.shown import publishables, published
 from analytics_assets.slo.tables import QUERY_PROBES, RELEASE_GATE, RUN_TURNS, WATCH_LOCK
 from analytics_assets.slo.watch import Levels, ServiceLevels
@@ -373,22 +372,6 @@ class Pipeline:
     def alerts(self) -> AlertWatch:
         """What is wrong, and who was told. Raises ConfigError for a wrong declaration."""
         return AlertWatch.declared(self.settings)
-
-    def faults(self) -> dict[str, str]:
-        """Why a look is not possible now: of each declaration that it reads and that cannot be read, the sentence."""
-        reads: dict[str, Callable[[], object]] = {
-            AlertRules.FILE: lambda: self.alerts, "tenants.yaml": lambda: self.settings.tenants,
-            "limits.yaml": lambda: self.settings.limits, "freshness.yaml": lambda: self.watch,
-            "slos.yaml": lambda: self.levels, "incidents.yaml": lambda: self.settings.incidents,
-            "consent.yaml": lambda: self.consents.declared,
-        }  # fmt: skip
-        found = {}
-        for file, read in reads.items():
-            try:
-                read()
-            except ConfigError as error:
-                found[file] = str(error)
-        return found
 
     def situation(self, con: duckdb.DuckDBPyConnection, now: datetime, levels: Levels | None = None) -> Situation:
         """How everything stands at `now`, as a value."""

@@ -200,6 +200,7 @@ class StorageRules(Declared):
     )
     compact_after_days: int = Field(2, ge=1, le=365, description="Days after which a day counts as closed.")
     keep_versions: int = Field(5, ge=2, le=1000, description="Published versions kept for rollback and open readers.")
+    keep_backups: int = Field(7, ge=2, le=1000, description="Backups of this data home that are kept; each is a whole copy.")
     run_log_days: int = Field(
         90, ge=14, le=3650, description="Days after which Dagster's log of a run goes; telemetry has read it by then."
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics_assets.alerts.problems import Problem, problems, said
+from analytics_assets.alerts.problems import Problem, problems, said, wrong_declarations
 from analytics_assets.alerts.sentence import Doing, names, overall, sentence, support_card
 from analytics_assets.console import counted, say, show, show_batches
 from analytics_assets.freshness.judge import BROKEN, minutes, moment
@@ -24,6 +24,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
     """What `status` tells: the published version, its tables, tenants, promises, rejections and what waits."""
     import duckdb
 
+    from analytics_assets.declarations import faults
     from analytics_assets.events.intake import utc_now
     from analytics_assets.warehouse import publish as publishing
 
@@ -54,7 +55,7 @@ def state_of(stages: "Pipeline") -> dict[str, Any]:
         "set_aside": sum(1 for _ in stages.home.set_aside.glob("*/*.reason.txt")),
         "freshness": {**_promises(stages, look), "last_started": next(iter(started), None)},
         "sentence": overall(look.worst_of_tenants, doing),
-        "broken": [asdict(problem) for problem in problems(found)],
+        "broken": [asdict(problem) for problem in [*wrong_declarations(faults(stages), now), *problems(found)]],
         "doing": going,
         "alerts": [{"key": one.key, "opened_at": one.opened_at, "notified_at": one.notified_at} for one in alerts],
         "budgets": [asdict(budget) for budget in found.budgets],

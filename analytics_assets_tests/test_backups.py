@@ -1,19 +1,21 @@
 """A backup can be restored and served, without those who were erased since; the drill that shows it touches nothing else."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from shutil import copytree
 
 import dagster as dg
 import pytest
 
-from analytics_assets.backups import back_up, drill
+from analytics_assets.backups import back_up, drill, forget_old
 from analytics_assets.defs.drill import restore_drill
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.erasure.probe import probe
-from analytics_assets.settings import ConfigError, UserError
+from analytics_assets.settings import ConfigError, Limits, StorageRules, UserError
 from analytics_assets.warehouse.backup import Backup, newest
 from analytics_assets_tests.builders import Line, rows_of
 from analytics_assets_tests.conftest import made_once
@@ -125,6 +127,24 @@ def test_the_newest_backup_is_the_one_and_what_a_killed_one_left_goes(line: Line
     assert (found, left.exists()) == (later, False)
     with pytest.raises(UserError, match="is there already"):
         back_up(line.pipeline, line.now)
+
+
+def test_only_so_many_are_kept_and_those_of_another_data_home_stay(line: Line, backup: Backup) -> None:
+    """The one just taken stays too, if the clock was set back."""
+    folder, now = backup.path.parent, line.now
+    others = folder / "20200101T000000Z"
+    copytree(backup.path, others)
+    said = json.loads((others / "backup.json").read_text())
+    (others / "backup.json").write_text(json.dumps({**said, "of": "/another/home"}))
+    copytree(backup.path, folder / "before the move")
+    line.pipeline.settings.__dict__["limits"] = Limits(storage=StorageRules(keep_backups=2))
+    second, third = (back_up(line.pipeline, now + timedelta(days=days)) for days in (1, 2))
+    assert forget_old(line.pipeline, third) == [backup.path.name]
+    set_back = back_up(line.pipeline, now - timedelta(days=1))
+    assert forget_old(line.pipeline, set_back) == []
+    kept = {"20200101T000000Z", "before the move", second.path.name, third.path.name, set_back.path.name}
+    assert {path.name for path in folder.iterdir()} == kept
+    assert newest(folder) == third
 
 
 def test_without_a_place_or_a_backup_a_sentence_says_what_to_do(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

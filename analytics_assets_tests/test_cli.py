@@ -22,8 +22,10 @@ from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, U
 from analytics_assets.defs.maintenance import audit_log_is_whole
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.settings import PROJECT, UserError
+from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, RELIABILITY_METRICS
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import version_path
+from analytics_assets_tests.builders import Line
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home, declare
 
 PARTNER = """
@@ -792,6 +794,13 @@ def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop)
     assert any(one["failed"] for one in told["queries"])
     assert told["reading"]["unread"] is None
     assert "Which tables nobody reads cannot be told yet: queries are known since " in shown
+    assert re.search(r"^job seconds +refresh +\d+\.\d{3} ", shown, re.MULTILINE), shown
+    measures = {row["measure"] for row in told["performance"]}
+    assert measures >= {"query_seconds", "job_seconds", "rows_per_second", "processors_used", "disk_used", "manual_actions"}
+    with Line.at(shop.home.root, shop.home.settings.config) as line:
+        reliable = {row["asset_group"]: row for row in line.dicts(RELIABILITY_METRICS)}
+        assert reliable["intake"]["runs"] >= 1 and reliable["sessions"]["failed"] == 0
+        assert {row["measure"] for row in line.dicts(PERFORMANCE_METRICS)} >= {"job_seconds", "disk_used"}
     assert "anna" not in shown + json.dumps(told)
 
 

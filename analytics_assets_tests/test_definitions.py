@@ -18,6 +18,7 @@ from analytics_assets.defs.drill import weekly_drill
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
 from analytics_assets.defs.resource_configs import MODELS, daily_tune, weekly_retrain
+from analytics_assets.defs.resources import BY_ITSELF, production_resources
 from analytics_assets.defs.scaling import hourly_plan
 from analytics_assets.defs.telemetry import hourly_telemetry
 from analytics_assets.events.schema import EVENTS
@@ -28,9 +29,9 @@ from analytics_assets.marts.tables import mart_tables
 from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.settings import PROJECT, Settings
+from analytics_assets.settings import PROJECT, ConfigError, Settings
 from analytics_assets.slo.declared import SLOS
-from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets_tests.builders import a_config
@@ -50,6 +51,8 @@ TABLES = {
         STEP_TELEMETRY,
         UNIT_COSTS,
         QUERY_LOG,
+        RELIABILITY_METRICS,
+        PERFORMANCE_METRICS,
         LOAD_FORECAST,
         SCALING_PLAN,
         RESOURCE_CONFIGS,
@@ -250,7 +253,9 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
     assert chosen["publish"] == {"analytics_duckdb"}
     assert chosen["maintain"] == MAINTENANCE
-    assert chosen["telemetry"] == {"step_telemetry", "unit_costs", "query_log"}
+    assert chosen["telemetry"] == {
+        "step_telemetry", "unit_costs", "query_log", "reliability_metrics", "performance_metrics"
+    }  # fmt: skip
     assert chosen["plan"] == {"load_forecast", "scaling_plan"}
     assert chosen["tune"] == {"resource_configs", "tuning_decisions"}
     assert chosen["retrain"] == {*chosen["tune"], MODELS}
@@ -278,6 +283,8 @@ def test_loading_touches_no_data(loading: Loading, nowhere: Path, tmp_path: Path
         ("slos.yaml", "slos:\n  freshness:\n    window_days: 0\n", "1: tenant_tiers: Field required"),
         ("alerts.yaml", "channels: {}\nroutes: {warn: [chat], page: []}\n", "2: there is no channel 'chat'; declared are none"),
         ("freshness.yaml", "tiers:\n  daily:\n    promise_minutes: soon\n", "1: tiers.immediate: Field required"),
+        ("scaling.yaml", "mode: act\npools: {Large: {}}\n", "2: pools"),
+        ("calendar.yaml", "places: 7\n", "1: places"),
     ],
 )
 def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
@@ -288,6 +295,16 @@ def test_a_wrong_line_in_a_declaration_fails_the_load_with_its_place(
     loaded = loading(ANALYTICS_HOME=str(nowhere), ANALYTICS_CONFIG=str(config))
     assert loaded.returncode != 0
     assert loaded.stderr.splitlines()[-1].startswith(f"analytics_assets.settings.ConfigError: {name}:{said}")
+
+
+@pytest.mark.parametrize("name", BY_ITSELF)
+def test_what_only_a_job_reads_fails_the_load_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    config = a_config(tmp_path / "config")
+    lines = len((config / name).read_text().splitlines())
+    (config / name).write_text(f"{(config / name).read_text()}no_such_key: 1\n")
+    monkeypatch.setenv("ANALYTICS_CONFIG", str(config))
+    with pytest.raises(ConfigError, match=rf"{name}:{lines + 1}: no_such_key: .*; correct its name, or remove it"):
+        production_resources()
 
 
 @pytest.mark.parametrize("name", ["queues.yaml", "incidents.yaml"])

@@ -6,6 +6,7 @@ Every rule has a runbook of its name in `docs/runbooks/`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from pathlib import PurePath
 from typing import Literal, get_args
 
 from analytics_assets.freshness.judge import Status, Unusable, moment
@@ -46,6 +47,19 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file of declarations, and what does not go on until it is right. `blinds`: each look reads it."""
+
+    sentence: str
+    without: str
+    blinds: bool = False
+
+    @property
+    def said(self) -> str:
+        return f"{self.sentence}; until it is right, {self.without}"
+
+
+@dataclass(frozen=True)
 class Situation:
     """What one look found. `files` counts a tenant's files that wait; `refused` are the failures that hold the publish."""
 
@@ -75,14 +89,13 @@ def problems(found: Situation) -> list[Problem]:
     return sorted(every, key=lambda problem: (problem.severity != "page", problem.since, problem.key))
 
 
-def wrong_declarations(faults: Mapping[str, str], now: datetime) -> list[Problem]:
-    """What is wrong with declarations, without which nothing else can be judged. `faults` are sentences by file."""
-    what, why = "until it is right, nothing else is looked for", "a change of this file"
+def wrong_declarations(faults: Mapping[str, Fault], now: datetime) -> list[Problem]:
+    """What is wrong with declarations, by file."""
     return [
-        Problem("declaration_wrong", file, None, "page", f"{sentence}; {what}", now, why)
-        for file, sentence in faults.items()
+        Problem("declaration_wrong", file, None, "page", fault.said, now, "a change of this file")
+        for file, fault in faults.items()
         # A file may only be unreadable because of another one, which is the one to mend.
-        if sentence.startswith(f"{file}:")
+        if fault.sentence.startswith(f"{PurePath(file).name}:")
     ]
 
 

@@ -15,7 +15,7 @@ import duckdb
 from analytics_assets.alerts.channels import Undelivered, tell
 from analytics_assets.alerts.declared import AlertRules, load_alert_rules
 from analytics_assets.alerts.journal import ALERTS, Alert, settle, to_tell
-from analytics_assets.alerts.problems import Problem, wrong_declarations
+from analytics_assets.alerts.problems import Fault, Problem, wrong_declarations
 from analytics_assets.settings import Settings
 from analytics_assets.slo.tables import WATCH_LOCK
 from analytics_assets.warehouse.home import Busy, Home
@@ -37,7 +37,7 @@ class AlertWatch:
         return cls(Home(settings.home), load_alert_rules(settings.config / AlertRules.FILE))
 
     @classmethod
-    def despite(cls, settings: Settings, faults: Mapping[str, str]) -> "AlertWatch":
+    def despite(cls, settings: Settings, faults: Mapping[str, Fault]) -> "AlertWatch":
         """As far as `alerts.yaml` can be read: what is wrong is told all the same."""
         return cls(Home(settings.home), AlertRules.last_resort()) if AlertRules.FILE in faults else cls.declared(settings)
 
@@ -61,10 +61,10 @@ class AlertWatch:
                 self._keep(con, alerts)
         return [alert for alert in alerts if alert.resolved_at is None]
 
-    def settle_faults(self, con: duckdb.DuckDBPyConnection, faults: Mapping[str, str], now: datetime) -> list[Alert]:
+    def settle_faults(self, con: duckdb.DuckDBPyConnection, faults: Mapping[str, Fault], now: datetime) -> list[Alert]:
         """Open and end alerts on declarations by what is wrong with which file; the others stand as they are."""
         # While alerts.yaml is wrong the others would be told to the log alone: they are opened when it is right.
-        first = {file: said for file, said in faults.items() if file == AlertRules.FILE} or faults
+        first = {file: fault for file, fault in faults.items() if file == AlertRules.FILE} or faults
         still = {f"declaration_wrong/{file}" for file in faults}
         found = wrong_declarations(first, now)
         return self.settle(con, found, now, lambda alert: alert.rule != "declaration_wrong" or alert.key in still)

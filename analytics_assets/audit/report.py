@@ -3,12 +3,18 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from analytics_assets.audit.chain import Chain, Entry, entry_of, segments
 from analytics_assets.audit.log import Action
 from analytics_assets.audit.outside import Key
 from analytics_assets.warehouse.home import Home
+
+_BY_HAND: tuple[Action, ...] = (
+    "rollback", "freeze_gate", "release_gate", "let_go", "set_aside", "replay", "rotate_key", "accept", "tune",
+)  # fmt: skip
+_ASKED_FOR: tuple[Action, ...] = ("run",)
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,36 @@ def entries(chain: Chain) -> Iterator[Entry]:
                     yield entry
 
 
-def newest_first(home: Home, actions: Sequence[Action]) -> Iterator[Mapping[str, Any]]:
-    """What the entries of these actions say, the newest first: for a caller who knows how far back to look."""
+def newest_first(home: Home, actions: Sequence[Action], holding: bytes = b"") -> Iterator[Mapping[str, Any]]:
+    """What the entries of these actions say, the newest first: for a caller who knows how far back to look.
+
+    With `holding`, only of entries in whose line these bytes stand: the others are not read.
+    """
     # Keys are written in their order, and `action` is the first of them.
     begins = tuple(f'{{"action":"{action}"'.encode() for action in actions)
     for path in reversed(segments(home)):
         for line in reversed(path.read_bytes().split(b"\n")):
-            if line.startswith(begins) and (entry := entry_of(line)):
+            if line.startswith(begins) and holding in line and (entry := entry_of(line)):
                 yield entry.said
+
+
+def interventions(home: Home, since: datetime) -> list[tuple[datetime, str]]:
+    """When a person stepped in since then (UTC), and how: what the system does not do by itself, and runs asked for by hand."""
+    return [
+        (at, kind)
+        for actions, holding in ((_BY_HAND, b""), (_ASKED_FOR, b'"asked_by":"person"'))
+        for at, kind in takewhile(lambda one: one[0] >= since, map(_acted, newest_first(home, actions, holding)))
+        if kind
+    ]
+
+
+def _acted(said: Mapping[str, Any]) -> tuple[datetime, str | None]:
+    """When an act was begun, and of which kind it is; None for its end, and for what tuning does by itself."""
+    kind: str | None = str(said.get("action"))
+    if kind == "tune":
+        what = said.get("details", {}).get("what")
+        kind = f"{what} resources" if what in ("pin", "veto", "release", "rollback") else None
+    return datetime.fromisoformat(str(said["at"])), None if "of" in said else kind
 
 
 def report(chain: Chain, wanted: Wanted) -> list[Told]:

@@ -13,21 +13,27 @@ from analytics_assets.console import counted, say
 def backup(as_json: bool) -> int:
     """Copy the data home into a new folder below ANALYTICS_BACKUPS.
 
-    Nothing is loaded or published meanwhile. Keys are not copied: keep a copy of their folder elsewhere. To restore, copy
-    `home/` of the backup to where the data home was, and run `analytics publish`.
+    Nothing is loaded or published meanwhile. Then the oldest backups of this data home go, beyond those that limits.yaml keeps;
+    give one another name to keep it. Keys are not copied: keep a copy of their folder elsewhere. To restore, copy `home/` of
+    the backup to where the data home was, and run `analytics publish`.
     """
-    from analytics_assets.backups import back_up
+    from analytics_assets.backups import back_up, forget_old
     from analytics_assets.events.intake import utc_now
 
     stages = pipeline()
     with audit_log().act("backup") as act:
         taken = back_up(stages, utc_now())
         act.details["backup"] = taken.path.name
+        if removed := forget_old(stages, taken):
+            act.details["removed"] = removed
     size = sum(file.stat().st_size for file in taken.path.rglob("*") if file.is_file())
     if as_json:
-        echo_json({"path": taken.path, "taken_at": taken.taken_at, "files": len(taken.files), "bytes": size})
+        told = {"path": taken.path, "taken_at": taken.taken_at, "files": len(taken.files), "bytes": size, "removed": removed}
+        echo_json(told)
     else:
         say(f"{taken.path}: {counted(len(taken.tables), 'table')}, {counted(len(taken.files), 'file')}, {size / 1e6:,.1f} MB")
+        if removed:
+            say(f"{counted(len(removed), 'older backup')} removed: {', '.join(removed)} (limits.yaml: storage.keep_backups)")
         say(f"keys are not in it: keep a copy of {settings().keys} elsewhere")
     return DONE
 

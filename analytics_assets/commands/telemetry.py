@@ -1,8 +1,8 @@
 """`analytics telemetry`: what steps and queries took, cost and how they ended: for people, Prometheus and OpenTelemetry."""
 
-import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from analytics_assets.pipeline import Pipeline
     from analytics_assets.telemetry.report import Report
     from analytics_assets.telemetry.review import Review
+    from analytics_assets.telemetry.tables import Performance
 
 _READ = ("runs read", "steps of them")
 _NOTHING = "no step is known yet; run `analytics telemetry collect`, or let Dagster's hourly schedule do it"
@@ -51,23 +52,28 @@ def report_steps(days: int, as_json: bool) -> int:
 
     Two numbers with an arrow are those of the earlier and of the later half of the time.
     """
+    from analytics_assets.audit.report import interventions
     from analytics_assets.events.intake import utc_now
+    from analytics_assets.telemetry.metrics import first_week, performance
+    from analytics_assets.telemetry.probe import disk
     from analytics_assets.telemetry.report import report
     from analytics_assets.telemetry.review import review
 
     stages, until = pipeline(), utc_now()
-    selects, disk = _selects(stages), shutil.disk_usage(stages.home.root)
+    selects, room = _selects(stages), disk(stages.home.root)
+    by_hand = interventions(stages.home, datetime.combine(first_week(until), time()))
     with stages.connect() as con:
         found = report(con, selects["step_telemetry"], selects["unit_costs"], until, days)
         if found is None:
             raise UserError(_NOTHING)
-        # What may not be filled is not there to be used.
-        seen = review(con, selects, until, days, feeds=_feeds(), disk=(disk.used, disk.used + disk.free))
+        seen = review(con, selects, until, days, feeds=_feeds(), disk=room)
+        weeks = performance(con, selects, by_hand, room, until)
     if as_json:
-        echo_json({**asdict(found), **asdict(seen)})
+        echo_json({**asdict(found), **asdict(seen), "performance": [asdict(row) for row in weeks]})
     else:
         _show(found)
         _show_review(seen)
+        _show_weeks([row for row in weeks if not row.whole])
     return DONE
 
 
@@ -179,6 +185,28 @@ def _show_reading(seen: "Review") -> None:
             ("table", "cost", "share"),
             [(one.table, f"{one.cost:.6f} {one.currency}", f"{one.share:.1%}") for one in reading.unread],
         )
+
+
+def _show_weeks(rows: Sequence["Performance"]) -> None:
+    """This week; of what is held against a band, `_show_review` tells more."""
+    say("This week against the four before it (before: the median of these; trend: change a week over eight)")
+    show(
+        ("what", "of", "this week", "95 % under", "before", "now / before", "trend"),
+        [
+            (row.measure.replace("_", " "), row.name, _measured(row, row.value), _seconds(row.slow),
+             _measured(row, row.baseline), None if row.ratio is None else f"{row.ratio:.2f}",
+             None if row.trend is None else f"{row.trend:+.0%}")
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _measured(row: "Performance", value: float | None) -> str | None:
+    if value is None:
+        return None
+    if row.low is not None:
+        return f"{value:.0%}"
+    return _seconds(value) if row.measure.endswith("_seconds") else f"{value:,.0f}"
 
 
 def _number(value: float | None) -> str | None:

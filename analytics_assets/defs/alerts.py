@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from analytics_assets.alerts.declared import load_alert_rules
-from analytics_assets.alerts.problems import problems
+from analytics_assets.alerts.problems import Fault, problems, wrong_declarations
 from analytics_assets.defs.jobs import JOBS
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.queues import job_of
@@ -127,9 +127,12 @@ def answer(
     stages: "Pipeline", instance: dg.DagsterInstance, now: datetime, cursor: str | None
 ) -> tuple[str, str, list[dg.AssetCheckEvaluation]]:
     """One look: what is wrong is kept and told. Returns what it says, the next cursor, and verdicts that changed."""
-    if faults := stages.faults():
+    from analytics_assets.declarations import faults
+
+    wrong = faults(stages)
+    if any(fault.blinds for fault in wrong.values()):
         # The cursor stays: what ended meanwhile is read when the declaration is right.
-        return _despite(stages, faults, now), cursor or "{}", []
+        return _despite(stages, wrong, now), cursor or "{}", []
     memory = json.loads(cursor) if cursor else {}
     since = datetime.fromisoformat(memory["runs"]) if "runs" in memory else now - stages.levels.objectives.window
     # Two runs may end in one moment, of which only the first was read: noting one again changes nothing.
@@ -140,14 +143,14 @@ def answer(
         levels = stages.levels.look(con, now)
         stages.levels.settle_gate(con, levels, now)
         found = stages.situation(con, now, levels)
-        alerts = stages.alerts.settle(con, problems(found), now)
+        alerts = stages.alerts.settle(con, [*problems(found), *wrong_declarations(wrong, now)], now)
         told, dead = stages.alerts.tell(con, now)
     verdicts = list(_changed(memory, levels.budgets, found.gate.said if found.gate and found.gate.state == "frozen" else None))
     memory["runs"] = read_until.isoformat()
-    return _said(len(alerts), told, dead), json.dumps(memory), verdicts
+    return _said(wrong, len(alerts), told, dead), json.dumps(memory), verdicts
 
 
-def _despite(stages: "Pipeline", faults: dict[str, str], now: datetime) -> str:
+def _despite(stages: "Pipeline", faults: dict[str, Fault], now: datetime) -> str:
     """What a look does while a declaration is wrong: that is kept and told, and says so."""
     from analytics_assets.alerts.watch import AlertWatch
     from analytics_assets.warehouse.connect import connection
@@ -157,11 +160,12 @@ def _despite(stages: "Pipeline", faults: dict[str, str], now: datetime) -> str:
     with connection(stages.home) as con:
         alerts = watch.settle_faults(con, faults, now)
         told, dead = watch.tell(con, now)
-    return "; ".join([*dict.fromkeys(faults.values()), _said(len(alerts), told, dead)])
+    return _said(faults, len(alerts), told, dead)
 
 
-def _said(alerts: int, told: int, dead: dict[str, str]) -> str:
-    said = [f"{alerts} {'alert is' if alerts == 1 else 'alerts are'} open"]
+def _said(faults: dict[str, Fault], alerts: int, told: int, dead: dict[str, str]) -> str:
+    said = [*dict.fromkeys(fault.sentence for fault in faults.values())]
+    said.append(f"{alerts} {'alert is' if alerts == 1 else 'alerts are'} open")
     if told:
         said.append(f"{told} {'message was' if told == 1 else 'messages were'} sent")
     said += [f"{channel} cannot be told: {why}" for channel, why in dead.items()]

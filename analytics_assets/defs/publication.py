@@ -14,7 +14,7 @@ from analytics_assets.marts.project import models
 from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
-from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 
@@ -27,6 +27,8 @@ PUBLISHED = [
     STEP_TELEMETRY.name,
     UNIT_COSTS.name,
     QUERY_LOG.name,
+    RELIABILITY_METRICS.name,
+    PERFORMANCE_METRICS.name,
     LOAD_FORECAST.name,
     SCALING_PLAN.name,
     RESOURCE_CONFIGS.name,

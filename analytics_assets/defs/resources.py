@@ -1,7 +1,7 @@
 """Resources that assets ask for: the data home with its stages, DuckDB, and where progress is shown."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from analytics_assets.settings import Settings
+from analytics_assets.privacy.consent import Consent
+from analytics_assets.privacy.retention import RetentionRules
+from analytics_assets.privacy.roles import Roles
+from analytics_assets.privacy.taxonomy import Taxonomy
+from analytics_assets.privacy.zones import Zones
+from analytics_assets.settings import Declared, Settings
+from analytics_assets.telemetry.prices import Prices
 from analytics_assets.tuning.rules import FILE, TuningRules
 
 if TYPE_CHECKING:
@@ -18,6 +24,11 @@ if TYPE_CHECKING:
     from analytics_assets.pipeline import Pipeline
 
 OWNER = "team:data-platform"
+# What no other module of `defs` reads as it is loaded.
+BY_ITSELF: Mapping[str, type[Declared]] = {
+    "consent.yaml": Consent, "prices.yaml": Prices, "retention.yaml": RetentionRules, "roles.yaml": Roles,
+    "taxonomy.yaml": Taxonomy, FILE: TuningRules, "zones.yaml": Zones,
+}  # fmt: skip
 
 
 class PipelineResource(dg.ConfigurableResource):
@@ -83,10 +94,11 @@ def production_resources() -> dict[str, Any]:
     """What the assets get outside of tests. The memory of a connection spills to the data home."""
     settings = Settings.from_env()
     storage = settings.limits.storage
-    # A wrong declaration fails the load, and not the first file that comes. Sources are checked with a database, which would
-    # double the time of loading: when a file needs them.
+    # A wrong declaration fails the load, and not the first file that comes. How it fits to others, and sources, which are
+    # checked with a database, would double the time of loading: the sensor of alerts looks at that.
     settings.tenants  # noqa: B018
-    TuningRules.load(settings.config / FILE)
+    for name, declared in BY_ITSELF.items():
+        declared.load(settings.config / name)
     return {
         "pipeline": PipelineResource(),
         "progress": Progress(),

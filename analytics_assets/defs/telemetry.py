@@ -6,7 +6,8 @@ run as they end.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,8 +23,15 @@ from analytics_assets.defs.quotas import TENANT_TAG
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.telemetry.journal import Key, forget, left
 from analytics_assets.telemetry.prices import Prices
+from analytics_assets.telemetry.probe import disk
 from analytics_assets.telemetry.rows import Attempt
-from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.telemetry.tables import (
+    PERFORMANCE_METRICS,
+    QUERY_LOG,
+    RELIABILITY_METRICS,
+    STEP_TELEMETRY,
+    UNIT_COSTS,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,6 +80,39 @@ def step_telemetry(
     yield dg.MaterializeResult(
         UNIT_COSTS.name, metadata={"dagster/row_count": stages.table(UNIT_COSTS).snapshot().rows, **counts}
     )
+
+
+@dg.multi_asset(
+    name="metrics",
+    specs=[
+        asset_spec(
+            spec, group="telemetry", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=[STEP_TELEMETRY.name, QUERY_LOG.name]
+        )
+        for spec in (RELIABILITY_METRICS, PERFORMANCE_METRICS)
+    ],
+)
+def metrics(pipeline: PipelineResource, duckdb: DuckDBResource) -> Iterator[dg.MaterializeResult]:
+    from analytics_assets.audit.report import interventions
+    from analytics_assets.events.intake import utc_now
+    from analytics_assets.telemetry.metrics import first_week
+
+    stages, now = pipeline.get(), utc_now()
+    by_hand = interventions(stages.home, datetime.combine(first_week(now), time()))
+    with duckdb.get_connection() as con:
+        reliable, rows = _steps(stages).keep_metrics(con, groups_of_assets(), by_hand, disk(stages.home.root), now)
+    worst = {"least reliable": f"{reliable[0].job}: {reliable[0].success_rate:.1%} of its runs"} if reliable else {}
+    yield dg.MaterializeResult(RELIABILITY_METRICS.name, metadata={"dagster/row_count": len(reliable), **worst})
+    outside: dict[str, Any] = {row.measure: row.advice for row in rows if not row.whole and row.within is False}
+    yield dg.MaterializeResult(PERFORMANCE_METRICS.name, metadata={"dagster/row_count": len(rows), **outside})
+
+
+@cache
+def groups_of_assets() -> dict[str, str]:
+    """The group of each asset of the project."""
+    from analytics_assets.definitions import build_definitions
+
+    specs = build_definitions().resolve_all_asset_specs()
+    return {spec.key.to_user_string(): spec.group_name or "default" for spec in specs}
 
 
 def collect(instance: dg.DagsterInstance, stages: "Pipeline", con: "duckdb.DuckDBPyConnection") -> tuple[int, int]:
@@ -184,7 +225,7 @@ def _partition(tags: Mapping[str, str]) -> str | None:
     return first if first == last else f"{first}..{last}"
 
 
-TELEMETRY = [step_telemetry]
+TELEMETRY = [step_telemetry, metrics]
 
 telemetry = dg.define_asset_job(
     "telemetry",

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from analytics_assets.settings import PROJECT
 from analytics_assets.telemetry import probe, sampling
+from analytics_assets.telemetry.amounts import sound, sound_counts
 from analytics_assets.warehouse import meter
 from analytics_assets.warehouse.home import Home
 
@@ -29,6 +30,10 @@ SAMPLE_SECONDS = 0.5
 _OWN_SHARE, _SLOWEST_SECONDS = 0.003, 2.0
 # A line when this share of the time or of the peak is new, so that a step of a day writes no more than a step of an hour.
 _NEWS, _LINE_SECONDS = 0.02, 1.0
+_AMOUNTS = (
+    "seconds", "cpu_seconds", "read", "written", "peak", "memory_before", "spilled", "queries", "rows_read",
+    "duckdb_thread_seconds", "duckdb_peak", "memory_limit", "threads",
+)  # fmt: skip
 _CODE = (".py", ".yaml", ".sql", ".yml")
 
 
@@ -74,7 +79,7 @@ class Measuring:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         self._own = 0.0
-        self._say(ended=False)
+        self._say(self._before, ended=False)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         self._own = time.thread_time() - own
@@ -89,15 +94,16 @@ class Measuring:
         self._look()
         self._own += time.thread_time() - own
         with suppress(OSError):
-            self._say(ended=True)
-            self._note()
+            took = probe.usage()
+            self._say(took, ended=True)
+            self._note(took.cpu_seconds - self._before.cpu_seconds)
         self._file.close()
 
-    def _note(self) -> None:
+    def _note(self, cpu_seconds: float) -> None:
         """Keep for the next run what this one took, if that is news."""
         queries = self._counts.queries if self._counts.profiled else self._known and self._known.queries
-        known = sampling.Known(probe.usage().cpu_seconds - self._before.cpu_seconds, queries or 0)
-        if sampling.one_in(known) != sampling.one_in(self._known) or self._known is None:
+        known = sampling.Known(cpu_seconds, queries or 0)
+        if sampling.is_news(known, self._known):
             sampling.note(self._notes, self._step, known)
 
     def _watch(self) -> None:
@@ -120,7 +126,7 @@ class Measuring:
         if elapsed >= due or (higher and elapsed >= _LINE_SECONDS / 10):
             # A full disk takes the measurement, and never the step.
             with suppress(OSError):
-                self._say(ended=False)
+                self._say(probe.usage(), ended=False)
 
     def _look(self) -> None:
         children = sum(map(probe.resident, probe.descendants()))
@@ -129,8 +135,8 @@ class Measuring:
             self.peak = max(self.peak, largest)
         self._spilled = max(self._spilled, probe.open_in(self._spill))
 
-    def _say(self, *, ended: bool) -> None:
-        now, self._said_at, self._said_peak = probe.usage(), time.monotonic(), self.peak
+    def _say(self, now: probe.Usage, *, ended: bool) -> None:
+        self._said_at, self._said_peak = time.monotonic(), self.peak
         line = {
             **self._about,
             "ended": ended,
@@ -180,11 +186,19 @@ def measured(home: Home, run_id: str) -> dict[Key, dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        # What is no entry is left out: a process that was killed while it wrote leaves half a line.
+        # What is no entry is left out: a process that was killed while it wrote leaves half a line, a damaged disk anything.
         with suppress(json.JSONDecodeError):
             line = json.loads(text)
-            if isinstance(line, Mapping) and {"run_id", "step", "attempt", "ended"} <= line.keys():
+            if isinstance(line, Mapping) and _is_entry(line):
                 yield dict(line)
+
+
+def _is_entry(line: Mapping[str, Any]) -> bool:
+    named = all(isinstance(line.get(name), kind) for name, kind in (("run_id", str), ("step", str), ("attempt", int)))
+    return (
+        named and "ended" in line and sound(line.get(name) for name in _AMOUNTS)
+        and sound_counts(line.get("rows_written")) and sound_counts(line.get("rows_by_tenant"))
+    )  # fmt: skip
 
 
 def attempts(home: Home, run_id: str, step: str) -> int:

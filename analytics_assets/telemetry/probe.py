@@ -6,9 +6,11 @@ bytes are unknown.
 
 import os
 import resource
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 MARK = "/proc/self/clear_refs"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -61,6 +63,13 @@ def machine_memory() -> int:
     return min([whole, *(int(limit) for limit in limits if limit and limit.strip().isdigit())])
 
 
+def disk(folder: Path) -> tuple[int, int]:
+    """Bytes of the volume of a folder that are used, and all that may be."""
+    found = shutil.disk_usage(folder)
+    # What is kept back for root is not there to be used.
+    return found.used, found.used + found.free
+
+
 def begin_largest() -> bool:
     """Let `largest` begin anew, with what the process holds now; whether the kernel does that."""
     try:
@@ -74,6 +83,8 @@ def begin_largest() -> bool:
 def descendants(process: int | None = None) -> list[int]:
     """The processes that a process (default: this one) started and that are there now, with those that they started."""
     found: list[int] = []
+    if process is None and not _has_children():
+        return found
     folder = f"/proc/{process or 'self'}/task"
     try:
         threads = os.listdir(folder)
@@ -83,6 +94,15 @@ def descendants(process: int | None = None) -> list[int]:
         for child in map(int, (_read(f"{folder}/{thread}/children") or "").split()):
             found += [child, *descendants(child)]
     return found
+
+
+def _has_children() -> bool:
+    """One question to the kernel, where `/proc` takes one for each thread. Whoever waits for a child still gets it."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def open_in(folder: str) -> int:

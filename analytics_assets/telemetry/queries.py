@@ -16,6 +16,7 @@ from pathlib import Path
 
 from analytics_assets.settings import UserError
 from analytics_assets.telemetry import probe
+from analytics_assets.telemetry.amounts import sound
 from analytics_assets.telemetry.journal import folder
 from analytics_assets.telemetry.tables import Query
 from analytics_assets.warehouse.home import Busy, Home
@@ -96,5 +97,6 @@ def read(paths: Sequence[Path]) -> list[Query]:
                 line = json.loads(text)
                 moments = {"date": date.fromisoformat(line["date"]), "asked_at": datetime.fromisoformat(line["asked_at"])}
                 query = Query(**{**line, **moments})
-                found[query.query_id] = query
+                if sound((query.seconds, query.cpu_seconds, query.memory_bytes, query.bytes_read, query.rows, query.version)):
+                    found[query.query_id] = query
     return list(found.values())

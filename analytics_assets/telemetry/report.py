@@ -4,7 +4,8 @@ Everything is asked of `step_telemetry` and `unit_costs` up to a given moment; n
 that of the earlier and of the later half of the time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ from itertools import groupby
 
 import duckdb
 
-from analytics_assets.warehouse.spec import literal
+from analytics_assets.warehouse.spec import identifier, literal
 
 _LISTED = 10
 _HOUR = timedelta(hours=1)
@@ -93,18 +94,41 @@ class Report:
 
 def report(con: duckdb.DuckDBPyConnection, steps: str, costs: str, until: datetime, days: int) -> Report | None:
     """Of the `days` before `until` (UTC); `steps` and `costs` are SELECTs of the two tables. None if no step is known."""
+    with _told(con, steps, until, days) as (attempts, since, last):
+        if not attempts:
+            return None
+        half = since + (until - since) / 2
+        return Report(
+            since, until, last, attempts, tuple(_dearest(con, costs, half)), tuple(_failing(con, half)),
+            tuple(reliability(runs_of(con, "told_steps"), since, until)),
+        )  # fmt: skip
+
+
+def reliability_of_groups(
+    con: duckdb.DuckDBPyConnection, steps: str, groups: Mapping[str, str], until: datetime, days: int
+) -> tuple[datetime, list[Reliability]]:
+    """Since when it is told, and a line a group of assets, the least reliable first, with the group in the place of the job.
+
+    `groups` names the group of each asset; of others, and of steps that make none, nothing is told. A run counts for each
+    group of whose assets it began a step: it failed there if one of these failed.
+    """
+    named = "select unnest(?::varchar[]) as asset, unnest(?::varchar[]) as part"
+    with _told(con, steps, until, days) as (_, since, _):
+        con.execute(f"create or replace temp table groups_of_assets as {named}", [list(groups), list(groups.values())])
+        made = "select run_id, step, unnest(json_extract_string(assets, '$[*]')) as asset from told_steps"
+        parts = f"select distinct run_id, step, part from ({made}) join groups_of_assets using (asset)"
+        found = reliability(runs_of(con, "told_steps", parts), since or until, until)
+        con.execute("drop table groups_of_assets")
+        return since or until, found
+
+
+@contextmanager
+def _told(con: duckdb.DuckDBPyConnection, steps: str, until: datetime, days: int) -> Iterator[tuple[int, datetime, datetime]]:
+    """Temp table `told_steps`: attempts of the days before `until`. Gives how many, and when the first and the last began."""
     within = f"started_at >= {_at(until - timedelta(days=days))} and started_at < {_at(until)}"
     con.execute(f"create or replace temp table told_steps as select * from ({steps}) where {within}")
-    ((attempts, since, last),) = con.execute("select count(*), min(started_at), max(started_at) from told_steps").fetchall()
-    if not attempts:
-        return None
-    half = since + (until - since) / 2
-    found = Report(
-        since, until, last, attempts, tuple(_dearest(con, costs, half)), tuple(_failing(con, half)),
-        tuple(reliability(_runs(con), since, until)),
-    )  # fmt: skip
+    yield con.execute("select count(*), min(started_at), max(started_at) from told_steps").fetchall()[0]
     con.execute("drop table told_steps")
-    return found
 
 
 def _at(moment: datetime) -> str:
@@ -137,14 +161,18 @@ def _failing(con: duckdb.DuckDBPyConnection, half: datetime) -> Iterable[Failing
     return (Failing(*row) for row in rows)
 
 
-def _runs(con: duckdb.DuckDBPyConnection) -> list[Run]:
-    """What the last attempt of each step says of its run."""
+def runs_of(con: duckdb.DuckDBPyConnection, steps: str, parts: str | None = None) -> list[Run]:
+    """What the last attempt of each step says of its run; `steps` is a table of attempts.
+
+    `parts` is a SELECT of (run_id, step, part) that says what it is a run of, which then stands in the place of the job.
+    """
+    parts = parts or f"select distinct run_id, step, job as part from {identifier(steps)}"
     rows = con.execute(
-        "with ends as (select run_id, job, step, arg_max(outcome, attempt) as outcome, min(started_at) as began, "
+        "with ends as (select run_id, step, arg_max(outcome, attempt) as outcome, min(started_at) as began, "
         "max(started_at + to_microseconds((coalesce(wall_seconds, 0) * 1e6)::bigint)) as ended "
-        "from told_steps group by run_id, job, step) "
-        "select any_value(job), min(began), max(ended), bool_or(outcome not in ('success', 'cancelled')) as failed "
-        "from ends group by run_id having failed or not bool_or(outcome = 'cancelled')"
+        f"from {identifier(steps)} group by run_id, step), parts as ({parts}) "
+        "select part, min(began), max(ended), bool_or(outcome not in ('success', 'cancelled')) as failed "
+        "from ends join parts using (run_id, step) group by run_id, part having failed or not bool_or(outcome = 'cancelled')"
     ).fetchall()
     return [Run(*row) for row in rows]
 

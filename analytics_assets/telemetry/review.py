@@ -3,7 +3,8 @@
 Everything is asked of `step_telemetry`, `unit_costs` and `query_log`; nothing is kept. What is too little to tell is None.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -119,7 +120,16 @@ def review(
     `feeds` names the tables that are made for readers, each with those it is made from; `disk` are bytes of the volume that are
     used, and all of it.
     """
-    since = until - timedelta(days=days)
+    with seen(con, selects, until - timedelta(days=days), until):
+        weeks = tuple(weeks_of(con))
+        found = [compute(week) for week in weeks[-1:] if week.compute is not None]
+        found += [storage(*disk)] if disk else []
+        return Review(weeks, tuple(found), tuple(_tenants(con)), tuple(_queries(con)), _reading(con, until, feeds))
+
+
+@contextmanager
+def seen(con: duckdb.DuckDBPyConnection, selects: Mapping[str, str], since: datetime, until: datetime) -> Iterator[None]:
+    """Temp tables `seen_steps`, `seen_queries` and `seen_costs`: what lies between two moments (UTC) of the three tables."""
     within = f"between timestamp {literal(str(since))} and timestamp {literal(str(until))}"
     con.execute(f"create or replace temp table seen_steps as from ({selects['step_telemetry']}) where started_at {within}")
     con.execute(f"create or replace temp table seen_queries as from ({selects['query_log']}) where asked_at {within}")
@@ -127,15 +137,12 @@ def review(
         f"create or replace temp table seen_costs as from ({selects['unit_costs']}) "
         f"where date between date {literal(str(since.date()))} and date {literal(str(until.date()))}"
     )
-    weeks = tuple(_weeks(con))
-    found = [_compute(week) for week in weeks[-1:] if week.compute is not None]
-    found += [_storage(*disk)] if disk else []
-    out = Review(weeks, tuple(found), tuple(_tenants(con)), tuple(_queries(con)), _reading(con, until, feeds))
+    yield
     con.execute("drop table seen_steps; drop table seen_queries; drop table seen_costs")
-    return out
 
 
-def _weeks(con: duckdb.DuckDBPyConnection) -> list[Week]:
+def weeks_of(con: duckdb.DuckDBPyConnection) -> list[Week]:
+    """The weeks of what is `seen`."""
     given = "wall_seconds * greatest(coalesce(threads, 1), 1)"
     measured = "cpu_seconds is not null and wall_seconds > 0"
     rows = con.execute(
@@ -156,7 +163,8 @@ def _weeks(con: duckdb.DuckDBPyConnection) -> list[Week]:
     return [Week(*row) for row in rows]
 
 
-def _compute(week: Week) -> Usage:
+def compute(week: Week) -> Usage:
+    """What steps used of their processors, against its band."""
     used, processors = week.compute or 0.0, week.processors or 0.0
     low, high = COMPUTE
     fit = max(1, round(processors / ((low + high) / 2)))
@@ -175,7 +183,8 @@ def _compute(week: Week) -> Usage:
     return Usage("compute", used, low, high, advice)
 
 
-def _storage(used: int, total: int) -> Usage:
+def storage(used: int, total: int) -> Usage:
+    """What is used of a volume, in bytes, against its band."""
     low, high = STORAGE
     share = used / total if total else 0.0
     fit = used / ((low + high) / 2) / _GIB

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analytics_assets.telemetry.amounts import sound
+
 # What DuckDB takes to profile a statement, and to log that: measured by `python -m benchmarks telemetry`.
 STATEMENT_SECONDS = 0.0004
 # Beside it stands what measuring takes itself: up to 1.2 % of a step of a third of a second, on a machine that is too busy.
@@ -42,12 +44,18 @@ def chosen(known: Known | None, run_id: str, step: str) -> bool:
     return int.from_bytes(drawn, "big") % one_in(known) == 0
 
 
+def is_news(known: Known, before: Known | None) -> bool:
+    """Whether a profile is due clearly more or less often than by what was known before: no two runs take quite the same."""
+    return before is None or not 0.8 <= one_in(known) / one_in(before) <= 1.25
+
+
 def known_of(path: Path, step: str) -> Known | None:
     """What `note` kept of a step. None where there is nothing that can be read."""
     found = _read(path).get(step)
     try:
-        return Known(float(found["cpu_seconds"]), int(found["queries"])) if found else None
-    except (KeyError, TypeError, ValueError):
+        known = Known(float(found["cpu_seconds"]), int(found["queries"])) if found else None
+        return known if known and sound((known.cpu_seconds, known.queries)) else None
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

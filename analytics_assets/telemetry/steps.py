@@ -1,29 +1,45 @@
-"""Keeping the rows of `step_telemetry`, `query_log` and `unit_costs`, each once.
+"""Keeping the rows of `step_telemetry`, `query_log` and `unit_costs`, each once, and the tables of metrics made from them.
 
 The table of steps notes with every commit up to which end of a run it has read, so that a reader goes on from there. Costs
 are committed before what they are of, and in the place of those of the same runs or queries, so that a kill between any two
 lines here loses nothing and doubles nothing.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from datetime import date, datetime
 
 import duckdb
 
 from analytics_assets.telemetry import queries
 from analytics_assets.telemetry.costs import query_costs, table_weights, unit_costs
 from analytics_assets.telemetry.journal import measured
+from analytics_assets.telemetry.metrics import performance
 from analytics_assets.telemetry.prices import Prices
+from analytics_assets.telemetry.report import Reliability, reliability_of_groups
 from analytics_assets.telemetry.rows import Attempt, row
-from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS, Query, StepTelemetry, UnitCost
+from analytics_assets.telemetry.tables import (
+    PERFORMANCE_METRICS,
+    QUERY_LOG,
+    RELIABILITY_METRICS,
+    STEP_TELEMETRY,
+    UNIT_COSTS,
+    Performance,
+    Query,
+    StepTelemetry,
+    UnitCost,
+)
 from analytics_assets.telemetry.tenants import Tenants
 from analytics_assets.warehouse.home import Home
+from analytics_assets.warehouse.records import read, write
 from analytics_assets.warehouse.spec import TableSpec, identifier
 from analytics_assets.warehouse.table import Table, day_bounds, replace_days
 
 STEPS_LOCK = "step_telemetry"
 _CURSOR = "ends_read"
+_TOLD = (STEP_TELEMETRY, QUERY_LOG, UNIT_COSTS)
+# So far back is told how reliable a group of assets is.
+RELIABLE_DAYS = 90
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,20 @@ class Steps:
             for path in paths:
                 path.unlink()
         return len(rows)
+
+    def keep_metrics(
+        self, con: duckdb.DuckDBPyConnection, groups: Mapping[str, str], by_hand: Sequence[tuple[datetime, str]],
+        disk: tuple[int, int], now: datetime,
+    ) -> tuple[list[Reliability], list[Performance]]:  # fmt: skip
+        """Make both tables of metrics anew. `groups` names the group of each asset; the others are as in `performance`."""
+        with self.home.lock(STEPS_LOCK):
+            selects = {spec.name: Table(self.home.warehouse, spec).snapshot().select() for spec in _TOLD}
+            since, reliable = reliability_of_groups(con, selects[STEP_TELEMETRY.name], groups, now, RELIABLE_DAYS)
+            before = [Performance(*row) for row in read(con, self.home, PERFORMANCE_METRICS)]
+            rows = performance(con, selects, by_hand, disk, now, before)
+            write(con, self.home, RELIABILITY_METRICS, [(*astuple(one), since, now) for one in reliable])
+            write(con, self.home, PERFORMANCE_METRICS, [astuple(row) for row in rows])
+        return reliable, rows
 
     def _replace(
         self, con: duckdb.DuckDBPyConnection, spec: TableSpec, key: str, rows: Sequence[StepTelemetry | UnitCost | Query],

@@ -181,3 +181,74 @@ class Query:
     memory_bytes: int
     bytes_read: int | None
     rows: int | None
+
+
+RELIABILITY_METRICS = TableSpec(
+    name="reliability_metrics",
+    comment="One row a group of assets: how often its runs succeed, how long it goes well, how soon it is mended.",
+    columns=(
+        Column("asset_group", "VARCHAR", "Group of assets, as Dagster's UI shows it."),
+        Column("runs", "BIGINT", "Runs that began a step of the group; one that a person cancelled is none."),
+        Column("failed", "BIGINT", "Of these, runs in which a step of the group failed."),
+        Column("success_rate", "DOUBLE", "Share of the runs that did not fail."),
+        Column("times_broken", "BIGINT", "Times that it broke: from a failed run to the next that succeeds."),
+        Column("mtbf_hours", "DOUBLE", "Mean time between failures: hours that went well for each time; empty for none."),
+        Column("mttr_hours", "DOUBLE", "Mean time to recovery: hours until it was mended; empty if that never happened."),
+        Column("broken_since", "TIMESTAMP", "Since when it has been broken (UTC); empty if it is well."),
+        Column("success_rate_earlier", "DOUBLE", "That of the earlier half of the time."),
+        Column("success_rate_later", "DOUBLE", "That of the later half."),
+        Column("since", "TIMESTAMP", "Begin of what is told (UTC): the first step that is known, 90 days at most."),
+        Column("until", "TIMESTAMP", "Its end (UTC)."),
+    ),
+    time_column=None,
+    order_by=("asset_group",),
+)
+
+Measure = Literal["query_seconds", "job_seconds", "rows_per_second", "processors_used", "disk_used", "manual_actions"]
+
+PERFORMANCE_METRICS = TableSpec(
+    name="performance_metrics",
+    comment="One row a week, measure and command, job or act: how well the system did, against the weeks before.",
+    columns=(
+        Column("week", "DATE", "Monday (UTC) on which the week begins."),
+        Column("measure", "VARCHAR", "query_seconds, job_seconds (of runs that succeed), rows_per_second (written by steps), "
+               "processors_used (of those that steps are given), disk_used, manual_actions (from the audit log)."),
+        Column("name", "VARCHAR", "Command, job, or kind of action; all for what is told of the whole."),
+        Column("value", "DOUBLE", "Seconds: the median. Used: a share, 0 to 1. Actions: how many."),
+        Column("slow", "DOUBLE", "Seconds of which 95 of 100 took less; empty for other measures."),
+        Column("samples", "BIGINT", "Queries, runs or steps that it stands on; empty for what is looked at once."),
+        Column("whole", "BOOLEAN", "The week is over; else it is told as far as it went."),
+        Column("baseline", "DOUBLE", "Median of `value` in the four weeks before, as far as they are known; empty for none."),
+        Column("ratio", "DOUBLE", "`value` over `baseline`; empty without one, or if that is zero."),
+        Column("trend", "DOUBLE", "Change a week over the last eight, as a part of their median; empty for fewer than three."),
+        Column("low", "DOUBLE", "Begin of the band in which `value` should be; empty for a measure without one."),
+        Column("high", "DOUBLE", "End of the band."),
+        Column("advice", "VARCHAR", "What to do about a value outside of its band."),
+    ),
+    time_column=None,
+    order_by=("measure", "name", "week"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A row of `performance_metrics`."""
+
+    week: date
+    measure: Measure
+    name: str
+    value: float
+    slow: float | None
+    samples: int | None
+    whole: bool
+    baseline: float | None
+    ratio: float | None
+    trend: float | None
+    low: float | None
+    high: float | None
+    advice: str | None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the value lies in its band; None for a measure without one."""
+        return None if self.low is None or self.high is None else self.low <= self.value <= self.high

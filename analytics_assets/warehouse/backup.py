@@ -7,6 +7,7 @@ Dagster's records of runs, which are made anew.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from analytics_assets.warehouse.home import CLOSED, Home
 
 _COPIED = ("warehouse", "published", "landing", "received", "set_aside", "audit", "privacy")
 _HOME, _LIST, _NAME = "home", "backup.json", "%Y%m%dT%H%M%SZ"
+_NAMED = re.compile(r"\d{8}T\d{6}Z")
 # Begins the names of folders that are no backup yet, or none any more.
 PARTIAL = ".partial-"
 _CHUNK = 1024 * 1024
@@ -54,7 +56,7 @@ def take(home: Home, folder: Path, now: datetime, tables: Mapping[str, int]) -> 
     partial.mkdir(parents=True, mode=CLOSED)
     try:
         files = {name: sha for part in _COPIED for name, sha in _copied(home.root, partial / _HOME, part)}
-        said = {"taken_at": now.isoformat(), "tables": dict(tables), "files": files}
+        said = {"taken_at": now.isoformat(), "of": str(home.root), "tables": dict(tables), "files": files}
         (partial / _LIST).write_text(json.dumps(said, indent=1), encoding="utf-8")
         os.sync()
         partial.rename(done)
@@ -66,7 +68,12 @@ def take(home: Home, folder: Path, now: datetime, tables: Mapping[str, int]) -> 
 
 def newest(folder: Path) -> Backup | None:
     """The newest backup below a folder; None if there is none. Raises UserError if its list is damaged."""
-    path = max((path.parent for path in folder.glob(f"[!.]*/{_LIST}")), default=None, key=lambda path: path.name)
+
+    def order(path: Path) -> tuple[bool, str]:
+        # One that somebody gave another name is none of those that follow each other.
+        return bool(_NAMED.fullmatch(path.name)), path.name
+
+    path = max((path.parent for path in folder.glob(f"[!.]*/{_LIST}")), default=None, key=order)
     if path is None:
         return None
     try:
@@ -74,6 +81,28 @@ def newest(folder: Path) -> Backup | None:
         return Backup(path, datetime.fromisoformat(said["taken_at"]), said["tables"], said["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path / _LIST} is damaged, and what the backup held is not known; take another one") from None
+
+
+def remove_old(home: Home, folder: Path, keep: int, taken: Backup) -> list[str]:
+    """Remove the backups of this data home but the newest `keep` and the one just `taken`; returns their names, oldest first.
+
+    What is of another data home, does not say of which, or was given another name, stays. Callers hold the lock of backups.
+    """
+    mine = [path for path in sorted(folder.glob("[!.]*")) if _is_of(path, home)]
+    old = [path for path in mine[:-keep] if path != taken.path]
+    for path in old:
+        # No backup any more, before anything of it is gone.
+        gone = path.rename(folder / f"{PARTIAL}{path.name}-{os.getpid()}")
+        shutil.rmtree(gone)
+    return [path.name for path in old]
+
+
+def _is_of(path: Path, home: Home) -> bool:
+    try:
+        said: dict[str, Any] = json.loads((path / _LIST).read_text(encoding="utf-8"))
+        return bool(_NAMED.fullmatch(path.name)) and said["of"] == str(home.root)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _copied(source: Path, target: Path, part: str = "") -> Iterator[tuple[str, str]]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from analytics_assets.declarations import FILES
 from analytics_assets.defs.alerts import alerts, answer, ended_runs, release_gate_is_open
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.events.intake import utc_now
+from analytics_assets.settings import CONFIG
 from analytics_assets_tests.alerts.receivers import a_web_server
 from analytics_assets_tests.builders import NOW, Line
 from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home
@@ -143,7 +145,7 @@ def test_a_dead_receiver_is_named_and_the_sensor_goes_on(home: DataHome, instanc
 
 
 @pytest.mark.parametrize(
-    "file", ["tenants.yaml", "limits.yaml", "freshness.yaml", "slos.yaml", "incidents.yaml", "consent.yaml"]
+    "file", ["tenants.yaml", "limits.yaml", "freshness.yaml", "slos.yaml", "incidents.yaml", "consent.yaml", "taxonomy.yaml"]
 )
 def test_a_wrong_declaration_is_told_once_and_the_other_alerts_stand_as_they_are(
     home: DataHome, instance: dg.DagsterInstance, file: str
@@ -166,6 +168,31 @@ def test_a_wrong_declaration_is_told_once_and_the_other_alerts_stand_as_they_are
     told = looks.told()
     assert told[:2] == ["[warn] file_not_taken", "[page] declaration_wrong"]
     assert sorted(told[2:]) == ["[resolved] declaration_wrong", "[warn] run_failed"]
+
+
+def test_what_no_look_reads_is_told_beside_all_else(home: DataHome, instance: dg.DagsterInstance) -> None:
+    files = [name for name, file in FILES.items() if file.without != FILES["tenants.yaml"].without]
+    paths = {name: home.settings.config / name for name in [*files, "sources/segment.yaml"]}
+    right = {name: path.read_text() for name, path in paths.items()}
+    looks = Looks(home, instance)
+    for name, path in paths.items():
+        path.write_text(f"{right[name]}\nno_such_key: 1\n")
+    home.land("a.ndjson", [a_call()], tenant="nobody")
+    said, _ = looks.look(0)
+    assert said.endswith(f"; {len(paths) + 1} alerts are open; 2 messages were sent")
+    stages = PipelineResource().get()
+    with stages.connect() as con:
+        told = {alert.key.removeprefix("declaration_wrong/"): alert.what for alert in stages.alerts.alerts(con)}
+    for name, path in paths.items():
+        assert told[name].startswith(f"{path.name}:{len(right[name].splitlines()) + 2}: no_such_key: "), name
+    assert told["prices.yaml"].endswith("; until it is right, what steps and queries take is not kept")
+    for name, path in paths.items():
+        path.write_text(right[name])
+    assert looks.look(1)[0] == "1 alert is open; 1 message was sent"
+
+
+def test_every_file_of_declarations_is_looked_at() -> None:
+    assert FILES.keys() == {path.name for path in CONFIG.glob("*.yaml")}
 
 
 def test_while_alerts_yaml_is_wrong_the_log_is_told_and_the_rest_when_it_is_right(

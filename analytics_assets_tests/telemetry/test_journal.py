@@ -1,5 +1,6 @@
 """Measuring a step: real memory, real children, a real database, and processes that are killed on the way."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -175,6 +176,23 @@ def test_half_a_line_and_a_strange_one_are_left_out(home: Home) -> None:
     with path.open("a") as journal:
         journal.write('{"some": "thing"}\n[1]\n{"run_id": "run-1", "step": "ma')
     assert taken(home) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": -1.0}, {"cpu_seconds": float("nan")}, {"peak": float("inf")}, {"peak": 2**70}, {"read": "much"},
+        {"rows_written": {"events": -5}}, {"rows_written": [1]}, {"rows_by_tenant": {"acme": "all"}}, {"attempt": "first"},
+    ],
+)  # fmt: skip
+def test_an_absurd_line_is_left_out_and_the_one_before_it_counts(home: Home, change: dict[str, Any]) -> None:
+    """A row of it could not be kept, and with it no other of that hour."""
+    Measuring(home, KEY, NOW, shared=True).end()
+    before = taken(home)
+    (path,) = (folder(home) / KEY.run_id).iterdir()
+    with path.open("a") as journal:
+        journal.write(json.dumps({**before, "seconds": 7.0}) + "\n" + json.dumps({**before, **change}) + "\n")
+    assert taken(home) == {**before, "seconds": 7.0}
 
 
 def test_attempts_are_kept_apart_until_the_run_is_forgotten(home: Home) -> None:

@@ -110,7 +110,10 @@ def test_half_a_line_and_a_strange_one_are_left_out(line: Line) -> None:
     home = line.pipeline.home
     ask(home)
     (path,) = folder(home).glob("queries*")
+    whole = json.loads(path.read_text())
     with path.open("a") as log:
+        for changes in ({"seconds": -1}, {"rows": "many"}, {"memory_bytes": 2**70}):
+            log.write(json.dumps({**whole, "query_id": "9", **changes}) + "\n")
         log.write(json.dumps({"query_id": "1", "date": "2026-03-20"}) + '\n[1]\n{"query_id": "2", "da')
     assert len(queries.read(queries.waiting(home))) == 1
 

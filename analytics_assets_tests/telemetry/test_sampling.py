@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics_assets.telemetry.sampling import SHARE, STATEMENT_SECONDS, Known, chosen, known_of, note, one_in
+from analytics_assets.telemetry.sampling import SHARE, STATEMENT_SECONDS, Known, chosen, is_news, known_of, note, one_in
 
 SMALL, LARGE = Known(cpu_seconds=0.2, queries=43), Known(cpu_seconds=20.0, queries=43)
 RUNS = [f"run-{number}" for number in range(1000)]
@@ -36,6 +36,11 @@ def test_a_step_that_took_no_time_at_all_is_not_forgotten(known: Known) -> None:
     assert any(chosen(known, run, "sessions") for run in RUNS)
 
 
+def test_a_run_that_took_about_as_much_is_no_news() -> None:
+    assert not is_news(Known(0.21, 43), SMALL) and not is_news(Known(0.19, 43), SMALL)
+    assert is_news(SMALL, None) and is_news(Known(0.1, 43), SMALL) and is_news(LARGE, SMALL)
+
+
 def test_what_a_step_took_is_kept_for_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "known.json"
     note(path, "sessions", LARGE)
@@ -43,7 +48,13 @@ def test_what_a_step_took_is_kept_for_the_next_run(tmp_path: Path) -> None:
     assert (known_of(path, "intake"), known_of(path, "sessions"), known_of(path, "marts")) == (SMALL, LARGE, None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"intake": 1}', '{"intake": {"cpu_seconds": "much", "queries": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[1]", '{"intake": 1}', '{"intake": {"cpu_seconds": "much", "queries": 1}}',
+        '{"intake": {"cpu_seconds": NaN, "queries": 1}}', '{"intake": {"cpu_seconds": 1, "queries": 1e400}}',
+    ],
+)  # fmt: skip
 def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "known.json"
     path.write_text(text)
