@@ -32,6 +32,7 @@ from analytics_assets.settings import PROJECT, Settings
 from analytics_assets.slo.declared import SLOS
 from analytics_assets.telemetry.tables import QUERY_LOG, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
+from analytics_assets.tuning.features import STEP_FEATURES
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets_tests.builders import a_config
 
@@ -52,6 +53,7 @@ TABLES = {
         QUERY_LOG,
         LOAD_FORECAST,
         SCALING_PLAN,
+        STEP_FEATURES,
         RESOURCE_CONFIGS,
         TUNING_DECISIONS,
         *mart_tables(),
@@ -252,7 +254,7 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     assert chosen["maintain"] == MAINTENANCE
     assert chosen["telemetry"] == {"step_telemetry", "unit_costs", "query_log"}
     assert chosen["plan"] == {"load_forecast", "scaling_plan"}
-    assert chosen["tune"] == {"resource_configs", "tuning_decisions"}
+    assert chosen["tune"] == {"step_features", "resource_configs", "tuning_decisions"}
     assert chosen["retrain"] == {*chosen["tune"], MODELS}
 
 

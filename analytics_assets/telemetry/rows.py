@@ -82,6 +82,8 @@ def row(attempt: Attempt, seen: Mapping[str, Any] | None) -> StepTelemetry:
         tenant=attempt.tenant,
         partition=attempt.partition,
         rows_by_tenant=json.dumps(line["rows_by_tenant"], sort_keys=True) if line.get("rows_by_tenant") else None,
+        input_bytes=line.get("input_bytes"),
+        input_rows=line.get("input_rows"),
     )
 
 

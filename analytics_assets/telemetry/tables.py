@@ -53,6 +53,12 @@ STEP_TELEMETRY = TableSpec(
         Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
         Column("partition", "VARCHAR", "Partition of the run, or its first and last with '..' between."),
         Column("rows_by_tenant", "VARCHAR", "JSON object: rows that the step took in, a tenant; empty where it took in none."),
+        Column(
+            "input_bytes",
+            "BIGINT",
+            "Bytes that lay before it as it began: files that waited, or those of the tables it reads, on its days.",
+        ),
+        Column("input_rows", "BIGINT", "Rows in these; empty where only reading them would tell."),
     ),
     time_column="date",
     order_by=("started_at",),
@@ -95,6 +101,8 @@ class StepTelemetry:
     tenant: str | None
     partition: str | None
     rows_by_tenant: str | None = None
+    input_bytes: int | None = None
+    input_rows: int | None = None
 
 
 UNIT_COSTS = TableSpec(

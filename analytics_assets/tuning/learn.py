@@ -51,13 +51,12 @@ def _over(runs: Mapping[str, Sequence[StepRun]], preset: ResourceConfig, since: 
     for step, known in runs.items():
         task = Task(step, preset.memory_mb)
         for run in known:
-            end = run.began + timedelta(seconds=run.seconds)
-            if end >= since:
+            if run.ended >= since:
                 continue
             for limit in run.over_mb:
-                yield end, Run(task, limit, run.seconds, killed=True)
+                yield run.ended, Run(task, limit, run.seconds, killed=True)
             if run.need_mb is not None:
-                yield end, Run(task, run.need_mb, run.seconds)
+                yield run.ended, Run(task, run.need_mb, run.seconds)
 
 
 def _best(

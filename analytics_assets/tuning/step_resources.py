@@ -15,6 +15,7 @@ from analytics_assets.telemetry.probe import machine_memory
 from analytics_assets.telemetry.steps import STEPS_LOCK
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, StepTelemetry
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS, Decision, Standing
+from analytics_assets.tuning.features import STEP_FEATURES, features
 from analytics_assets.tuning.history import History, history
 from analytics_assets.tuning.in_force import ResourceConfig, write_in_force
 from analytics_assets.tuning.licence import Override
@@ -87,6 +88,14 @@ class StepResources:
         since = (now - HISTORY).date()
         rows = con.execute(f"select {names} from ({select}) where date >= ?", [since])
         return history([StepTelemetry(*row) for row in rows.fetchall()], self.machine_mb * 1_000_000, now)
+
+    def keep_features(self, con: duckdb.DuckDBPyConnection, now: datetime) -> int:
+        """Write what was known of each run as it began, and what came of it; returns how many runs."""
+        with self.home.lock(STEPS_LOCK):
+            rows = features(self.history(con, now).runs, now)
+            if rows:
+                write(con, self.home, STEP_FEATURES, [astuple(row) for row in rows])
+        return len(rows)
 
     def standings(self, con: duckdb.DuckDBPyConnection) -> dict[str, Standing]:
         """How each step stands, by its name."""

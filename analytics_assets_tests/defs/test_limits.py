@@ -1,6 +1,9 @@
 """Real steps under their limits: what is in force, more after out of memory, and one clear message where there is no more."""
 
+import os
 from collections.abc import Iterator
+from dataclasses import astuple
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 from dagster_duckdb import DuckDBResource
 
 from analytics_assets.defs.instance import open_instance
+from analytics_assets.defs.intake import IntakeConfig
+from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.telemetry import collect
 from analytics_assets.pipeline import Pipeline
@@ -16,7 +21,10 @@ from analytics_assets.telemetry.tables import STEP_TELEMETRY
 from analytics_assets.tuning.in_force import ResourceConfig, folder, write_in_force
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.leases import memory
-from analytics_assets_tests.defs.home import DataHome, a_data_home
+from analytics_assets.warehouse.table import replace_days
+from analytics_assets_tests.builders import NOW
+from analytics_assets_tests.defs.home import DataHome, a_call, a_data_home
+from analytics_assets_tests.tuning.steps import a_row
 
 # DuckDB holds the list twice while it grows: it fits into 256 MB, and not into 150.
 LARGE = "select sum(len(l)) from (select list(n) as l from range(9000000) t(n))"
@@ -40,6 +48,18 @@ def wrong(duckdb: DuckDBResource) -> None:
         con.execute("select no_such_column").fetchall()
 
 
+@dg.asset(deps=["step_telemetry", "no_table"])
+def reads_telemetry(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select 1").fetchall()
+
+
+@dg.asset(name="intake")
+def takes_files(config: IntakeConfig, duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select 1").fetchall()
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[DataHome]:
     with a_data_home(tmp_path) as home:
@@ -47,10 +67,10 @@ def home(tmp_path: Path) -> Iterator[DataHome]:
         yield home
 
 
-def run(home: DataHome, asset: dg.AssetsDefinition) -> tuple[list[dict[str, Any]], str]:
+def run(home: DataHome, asset: dg.AssetsDefinition, **options: Any) -> tuple[list[dict[str, Any]], str]:
     """The attempts of a run of one asset as `step_telemetry` tells them, and what the run logged."""
     instance, stages = open_instance(home.settings), Pipeline(home.settings)
-    done = dg.materialize([asset], instance=instance, resources=production_resources(), raise_on_error=False)
+    done = dg.materialize([asset], instance=instance, resources=production_resources(), raise_on_error=False, **options)
     with stages.connect() as con:
         collect(instance, stages, con)
         select = stages.table(STEP_TELEMETRY).snapshot().select()
@@ -117,3 +137,45 @@ def test_a_step_that_is_to_have_more_than_there_is_says_so_and_does_not_begin(ho
     rows, said = run(home, small)
     assert [row["outcome"] for row in rows] == ["out_of_memory"]
     assert "small is to have 128 MB, and steps have 100 MB on this machine" in said
+
+
+# What lies before a step
+
+
+def before(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None]]:
+    return [(row["input_bytes"], row["input_rows"]) for row in rows]
+
+
+def test_a_step_has_before_it_the_tables_it_reads_on_the_days_of_its_run(home: DataHome) -> None:
+    stages, table = Pipeline(home.settings), Pipeline(home.settings).table(STEP_TELEMETRY)
+    with stages.connect() as con:
+        # A file a month.
+        for month in range(3):
+            rows = [a_row(NOW - timedelta(days=40 * month), f"run-{month}-{number}") for number in range(month + 1)]
+            con.execute(f"create or replace temp table kept as {STEP_TELEMETRY.empty_select}")
+            con.executemany(f"insert into kept values ({', '.join('?' * len(STEP_TELEMETRY.columns))})", map(astuple, rows))
+            replace_days(table, con, "from kept", [rows[0].date], dense_day_rows=10)
+    files = {file.rows: file.size for file in table.snapshot().files}
+    day = str((NOW - timedelta(days=40)).date())
+    rows, _ = run(home, reads_telemetry, tags={RANGE_START: day, RANGE_END: day})
+    assert before(rows) == [(files[2], 2)]
+    # The run before has left a row of its own.
+    whole = table.snapshot()
+    rows, _ = run(home, reads_telemetry)
+    assert before(rows) == [(whole.size, 7)]
+
+
+def test_files_that_wait_lie_before_the_step_that_takes_them(home: DataHome) -> None:
+    landed = home.land("calls.ndjson", [a_call()])
+    os.utime(landed, (1, 1))
+    # Somebody writes it.
+    home.land("more.ndjson.part", [a_call("m2")])
+    rows, _ = run(home, takes_files)
+    assert before(rows) == [(landed.stat().st_size, None)]
+    named = home.file("named.ndjson", [a_call(), a_call("m2")])
+    rows, _ = run(home, takes_files, run_config={"ops": {"intake": {"config": {"path": str(named)}}}})
+    assert before(rows) == [(named.stat().st_size, None)]
+
+
+def test_of_a_step_that_reads_no_table_nothing_is_known(home: DataHome) -> None:
+    assert before(run(home, small)[0]) == [(None, None)]
