@@ -6,7 +6,7 @@ It is made from decisions and can be made again from them. Where it cannot be us
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class NotEnoughMemory(UserError):
 class ResourceConfig:
     """Memory and threads of DuckDB in a step. `retry_mb`: memory of the attempts after one that ran out of it, ascending.
 
-    `source` says where it comes from; `until` (UTC) when it is over, None for no end.
+    `source` says where it comes from; `until` (UTC) when it is over, None for no end. `classes`: memory of the first attempt
+    and of those after it, for inputs of a class that is to have something else.
     """
 
     memory_mb: int
@@ -37,6 +38,13 @@ class ResourceConfig:
     retry_mb: tuple[int, ...] = ()
     source: str = "default"
     until: datetime | None = None
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def for_input(self, name: str | None) -> "ResourceConfig":
+        """The config for an input of that class; the one of all others where nothing is said of it, or nobody knows it."""
+        sizes = self.classes.get(name) if name else None
+        memory_mb, *retry_mb = sizes or (self.memory_mb, *self.retry_mb)
+        return replace(self, memory_mb=memory_mb, retry_mb=tuple(retry_mb), classes={})
 
     @property
     def attempts(self) -> int:
@@ -78,11 +86,11 @@ class InForce:
     configs: Mapping[str, ResourceConfig]
     fault: str | None = None
 
-    def of(self, step: str, preset: ResourceConfig, now: datetime) -> ResourceConfig:
-        """The config of a step, which is its preset where nothing else holds."""
+    def of(self, step: str, preset: ResourceConfig, now: datetime, of_class: str | None = None) -> ResourceConfig:
+        """The config of a step for inputs of a class, which is its preset where nothing else holds."""
         found = self.configs.get(step)
         if found is not None and found.holds(now):
-            return found
+            return found.for_input(of_class)
         return preset if self.fault is None else replace(preset, source=f"{preset.source}: {UNREADABLE}")
 
 
@@ -115,12 +123,19 @@ def write_in_force(home: Home, configs: Mapping[str, ResourceConfig]) -> None:
 
 def _config(found: Mapping[str, Any]) -> ResourceConfig:
     """Raises ValueError for what no step can work with."""
-    retry_mb = tuple(found["retry_mb"])
-    sizes = (found["memory_mb"], *retry_mb)
-    if not all(isinstance(size, int) and LEAST_MB <= size <= MOST_MB for size in sizes) or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"{sizes} are no ascending sizes")
+    sizes = _sizes((found["memory_mb"], *found["retry_mb"]))
+    # A file from before there were classes has none.
+    classes = {str(name): _sizes(tuple(rungs)) for name, rungs in found.get("classes", {}).items()}
     threads = found["threads"]
     if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"{threads} are no threads")
     until = found["until"]
-    return ResourceConfig(sizes[0], threads, retry_mb, str(found["source"]), datetime.fromisoformat(until) if until else None)
+    ends = datetime.fromisoformat(until) if until else None
+    return ResourceConfig(sizes[0], threads, sizes[1:], str(found["source"]), ends, classes)
+
+
+def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    known = all(isinstance(size, int) and LEAST_MB <= size <= MOST_MB for size in sizes)
+    if not sizes or not known or list(sizes) != sorted(set(sizes)):
+        raise ValueError(f"{sizes} are no ascending sizes")
+    return sizes

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import duckdb
 
@@ -14,12 +15,19 @@ from analytics_assets.settings import Settings, UserError
 from analytics_assets.telemetry.probe import machine_memory
 from analytics_assets.telemetry.steps import STEPS_LOCK
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, StepTelemetry
-from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS, Decision, Standing
+from analytics_assets.tuning.config_tables import (
+    RESOURCE_CONFIGS,
+    TUNING_DECISIONS,
+    Decision,
+    Standing,
+    rows_of,
+    standings_of,
+)
 from analytics_assets.tuning.features import STEP_FEATURES, features
 from analytics_assets.tuning.history import History, history
 from analytics_assets.tuning.in_force import ResourceConfig, write_in_force
 from analytics_assets.tuning.licence import Override
-from analytics_assets.tuning.models import InUse, Model, in_use, promote, use
+from analytics_assets.tuning.models import InUse, Learned, Model, in_use, promote, use
 from analytics_assets.tuning.rules import FILE, TuningRules
 from analytics_assets.tuning.settle import Known, Settled, config_of, first_standing, overridden, released, settle
 from analytics_assets.warehouse.home import Home
@@ -56,7 +64,7 @@ class Retrained:
             used = f"model {self.before.version} stays" if self.before.model else "there is none, and steps keep their presets"
             return f"no model is better than what is in use: {used}"
         steps = self.promoted.steps
-        told = ", ".join(f"{step} {one.requests_mb[0]:,} MB (saves {one.saving:.0%})" for step, one in sorted(steps.items()))
+        told = ", ".join(f"{step} {_memory(one)} (saves {one.saving:.0%})" for step, one in sorted(steps.items()))
         return f"model {self.promoted.version} was promoted: {told or 'every step keeps its preset'}"
 
 
@@ -99,7 +107,7 @@ class StepResources:
 
     def standings(self, con: duckdb.DuckDBPyConnection) -> dict[str, Standing]:
         """How each step stands, by its name."""
-        return {row[0]: Standing(*row) for row in read(con, self.home, RESOURCE_CONFIGS)}
+        return standings_of(read(con, self.home, RESOURCE_CONFIGS))
 
     def decisions(self, con: duckdb.DuckDBPyConnection) -> list[Decision]:
         """Every decision, oldest first."""
@@ -128,8 +136,7 @@ class StepResources:
             found, before = self.history(con, now), self.model()
             steps = before.model.steps if before.model else {}
             best = learned(found.runs, steps, self.preset, self.rules, self.most_mb, now)
-            asked = {step: one.requests_mb for step, one in steps.items()}
-            if {step: one.requests_mb for step, one in best.items()} == asked:
+            if _asked(best) == _asked(steps):
                 return Retrained(None, before, found)
             return Retrained(promote(self.home, best, now), before, found)
 
@@ -204,10 +211,24 @@ class StepResources:
         if decided or any(one.measured for one in settled):
             write(con, self.home, TUNING_DECISIONS, [astuple(row) for row in (*kept, *decided)])
         if standings:
-            write(con, self.home, RESOURCE_CONFIGS, [astuple(row) for row in standings])
+            write(con, self.home, RESOURCE_CONFIGS, [values for row in standings for values in rows_of(row)])
         configs = {row.step: config for row in standings if (config := config_of(row)) is not None}
         write_in_force(self.home, configs)
         return Looked(standings, decided, found.set_aside, model.fault)
+
+
+def _memory(said: Learned) -> str:
+    """The memory of the first attempt, in words."""
+    sizes = sorted({said.requests_mb[0], *(one.requests_mb[0] for one in said.classes.values())})
+    return f"{sizes[0]:,} MB" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} MB by its input"
+
+
+def _asked(steps: Mapping[str, Learned]) -> dict[str, Any]:
+    """All that a model asks for."""
+    return {
+        step: (one.requests_mb, {name: of_class.requests_mb for name, of_class in one.classes.items()})
+        for step, one in steps.items()
+    }
 
 
 def _with_effect(row: Decision, settled: Sequence[Settled], stood: Mapping[str, Standing], now: datetime) -> Decision:

@@ -165,6 +165,14 @@ def test_a_step_has_before_it_the_tables_it_reads_on_the_days_of_its_run(home: D
     assert before(rows) == [(whole.size, 7)]
 
 
+def test_a_step_gets_what_is_in_force_for_the_size_of_its_input(home: DataHome) -> None:
+    assert limits(run(home, small)[0]) == [("success", 128, "limits.yaml")]
+    config = ResourceConfig(300, 1, source="model 1", classes={"up to 100 kB": (200, 400)})
+    write_in_force(Home(home.root), {"reads_telemetry": config, "small": config})
+    assert limits(run(home, reads_telemetry)[0]) == [("success", 200, "model 1")]
+    assert limits(run(home, small)[0])[-1] == ("success", 300, "model 1")
+
+
 def test_files_that_wait_lie_before_the_step_that_takes_them(home: DataHome) -> None:
     landed = home.land("calls.ndjson", [a_call()])
     os.utime(landed, (1, 1))

@@ -16,6 +16,7 @@ from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import NOW
 
 PRESET = ResourceConfig(512, 2)
+LEARNED = ResourceConfig(1024, 2, (2048,), "model 4", classes={"up to 3 MB": (160, 512), "up to 1 GB": (2048,)})
 PINNED = ResourceConfig(1024, 1, (2048, 4096), "pinned", NOW + timedelta(days=1))
 MINUTE = timedelta(minutes=1)
 
@@ -26,7 +27,10 @@ sizes = st.integers(128, 1_048_576)
 @given(st.dictionaries(st.text(max_size=8), st.lists(sizes, min_size=1, max_size=5, unique=True).map(sorted), max_size=4))
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, list[int]]) -> None:
     home = Home(tmp_path_factory.mktemp("home"))
-    configs = {step: ResourceConfig(rungs[0], 3, tuple(rungs[1:]), "model 4", NOW) for step, rungs in asked.items()}
+    configs = {
+        step: ResourceConfig(rungs[0], 3, tuple(rungs[1:]), "model 4", NOW, {"up to 3 MB": tuple(rungs)})
+        for step, rungs in asked.items()
+    }
     write_in_force(home, configs)
     assert (read_in_force(home).configs, read_in_force(home).fault) == (configs, None)
 
@@ -41,6 +45,20 @@ def test_a_config_holds_until_its_end_and_for_its_step_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("of_class", "sizes"),
+    [("up to 3 MB", (160, 512)), ("up to 1 GB", (2048,)), ("up to 30 MB", (1024, 2048)), (None, (1024, 2048))],
+)
+def test_a_step_has_what_is_said_of_its_input_and_else_what_all_have(
+    tmp_path: Path, of_class: str | None, sizes: tuple[int, ...]
+) -> None:
+    home = Home(tmp_path)
+    write_in_force(home, {"sessions": LEARNED})
+    found = read_in_force(home).of("sessions", PRESET, NOW, of_class)
+    assert (found.memory_mb, *found.retry_mb) == sizes
+    assert (found.source, found.classes) == ("model 4", {})
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ("half", "in_force.json cannot be read (JSONDecodeError)"),
@@ -48,6 +66,8 @@ def test_a_config_holds_until_its_end_and_for_its_step_alone(tmp_path: Path) -> 
         ({"steps": {"sessions": {"memory_mb": 512}}}, "in_force.json cannot be read (KeyError)"),
         ({"memory_mb": 10}, "in_force.json cannot be read (ValueError)"),
         ({"memory_mb": 512, "retry_mb": [512]}, "in_force.json cannot be read (ValueError)"),
+        ({"classes": {"up to 3 MB": [512, 160]}}, "in_force.json cannot be read (ValueError)"),
+        ({"classes": {"up to 3 MB": []}}, "in_force.json cannot be read (ValueError)"),
         ({"threads": "many"}, "in_force.json cannot be read (ValueError)"),
         ({"until": "soon"}, "in_force.json cannot be read (ValueError)"),
     ],
