@@ -74,7 +74,7 @@ def _status(as_json: bool) -> int:
     if model.fault is not None:
         say(model.fault)
     show(
-        ("step", "input", "MB", "threads", "from", "until (UTC)", "may", "advised MB", "saves", "why not more"),
+        ("step", "input", "MB", "threads", "from", "timeout", "until (UTC)", "may", "advised MB", "saves", "why not more"),
         [line for row in rows for line in _lines(row)],
     )
     return DONE
@@ -83,11 +83,14 @@ def _status(as_json: bool) -> int:
 def _lines(row: "Standing") -> list[tuple[Any, ...]]:
     """A step, and below it the classes of input that have, or are advised, something else."""
     lines: list[tuple[Any, ...]] = [
-        (row.step, None, row.memory_mb, row.threads, f"model {row.model}" if row.model else row.source,
+        (row.step, None, row.memory_mb, row.threads, f"model {row.model}" if row.model else row.source, None,
          row.until and f"{row.until:%Y-%m-%d %H:%M}", row.mode, row.advised_mb, _saving(row.saving), row.reasons)
     ]  # fmt: skip
     for one in row.classes:
-        lines.append((None, one.input_class, one.memory_mb, None, None, None, None, one.advised_mb, _saving(one.saving), None))
+        timeout = one.timeout_seconds and str(timedelta(seconds=one.timeout_seconds))
+        lines.append(
+            (None, one.input_class, one.memory_mb, None, None, timeout, None, None, one.advised_mb, _saving(one.saving), None)
+        )
     return lines
 
 
@@ -177,7 +180,7 @@ def _told(row: "Standing") -> list[str]:
         f"For an input {one.input_class} it has {one.memory_mb:,} MB" + (
             f"; {one.advised_mb:,} MB are advised ({one.candidate}), by {counted(one.judged or 0, 'run')} of that week"
             if one.advised_mb is not None and one.advised_mb != one.memory_mb else ""
-        )
+        ) + (f"; an attempt may take {timedelta(seconds=one.timeout_seconds)}" if one.timeout_seconds else "")
         for one in row.classes
     ]  # fmt: skip
     if row.until is not None:

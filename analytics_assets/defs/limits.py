@@ -34,16 +34,16 @@ def granted(preset: ResourceConfig) -> Iterator[ResourceConfig]:
     # Imported with whatever opens a connection.
     from duckdb import OutOfMemoryException
 
-    from analytics_assets.defs.inputs import given
+    from analytics_assets.defs import inputs
     from analytics_assets.warehouse import meter
 
     settings, step, attempt = Settings.from_env(), str(context.op_handle), context.retry_number + 1
     rules: TuningRules = TuningRules.load(settings.config / FILE)
     budget = rules.memory.budget(machine_memory() // _MB)
     most = budget - rules.memory.process_mb
-    lies_before = given(context, settings)
-    meter.given(lies_before.bytes, lies_before.rows)
-    config = _in_force(context, settings, step, preset, rules, most, input_class(lies_before.bytes))
+    before = inputs.given(context, settings)
+    meter.given(before.bytes, before.rows)
+    config = _in_force(context, settings, step, preset, rules, most, input_class(before.bytes))
     this = config.memory_of(attempt)
     if this > most:
         raise NotEnoughMemory(_too_much(step, this, most))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KINDS = {"deltalake", "duckdb"}
 MODELS = "resource_models"
 # What puts something else in force.
-_CHANGES = ("change", "revert", "ended")
+_CHANGES = ("change", "revert", "ended", "timeout")
 
 
 @dg.multi_asset(
@@ -67,7 +67,11 @@ def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, ru
         looked = StepResources.declared(stages.settings).look(con, now, frozen)
         changed = [row for row in looked.decisions if row.kind in _CHANGES]
         act.outcome = "done" if changed else "unchanged"
-        told = [f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB" for row in changed]
+        told = [
+            f"{row.kind} {row.step}: {row.reasons}" if row.kind == "timeout"
+            else f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB"
+            for row in changed
+        ]  # fmt: skip
         act.details.update({"changes": told} if told else {})
     return looked
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from analytics_assets.warehouse.spec import Column, TableSpec
 
-Outcome = Literal["success", "failure", "out_of_memory", "cancelled", "killed"]
+Outcome = Literal["success", "failure", "out_of_memory", "timeout", "cancelled", "killed"]
 
 STEP_TELEMETRY = TableSpec(
     name="step_telemetry",
@@ -20,7 +20,7 @@ STEP_TELEMETRY = TableSpec(
         Column("date", "DATE", "Day (UTC) on which the attempt began."),
         Column("started_at", "TIMESTAMP", "When the attempt began (UTC)."),
         Column("queue_seconds", "DOUBLE", "Seconds from asking for the run to its start; the same for all its steps."),
-        Column("outcome", "VARCHAR", "success, failure, out_of_memory, cancelled, or killed (it never said how it ended)."),
+        Column("outcome", "VARCHAR", "success, failure, out_of_memory, timeout, cancelled, or killed (it never told its end)."),
         Column("error_class", "VARCHAR", "Class of what was raised; empty for a success."),
         Column("lower_bound", "BOOLEAN", "It did not succeed, or was not measured to its end: it would take this or more."),
         Column("wall_seconds", "DOUBLE", "Seconds, also what Dagster itself did for the step."),

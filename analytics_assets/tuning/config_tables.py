@@ -11,7 +11,7 @@ from analytics_assets.tuning.rules import Mode
 from analytics_assets.warehouse.spec import Column, TableSpec
 
 Source = Literal["preset", "model", "pin", "veto"]
-Kind = Literal["advice", "change", "keep", "revert", "pin", "veto", "release", "ended"]
+Kind = Literal["advice", "change", "keep", "revert", "pin", "veto", "release", "ended", "timeout"]
 
 _CONFIG = (
     Column("memory_mb", "BIGINT", "DuckDB's memory of the first attempt, in MB."),
@@ -54,6 +54,7 @@ RESOURCE_CONFIGS = TableSpec(
         Column("baseline_seconds", "DOUBLE", "Median of their seconds."),
         Column("trial", "VARCHAR", "Of a change: running, kept or reverted."),
         Column("taken_back", "INTEGER", "Newest version of the model that was taken back; it is not tried again."),
+        Column("timeout_seconds", "DOUBLE", "Seconds after which an attempt with such an input is ended; empty for never."),
     ),
     time_column=None,
     order_by=("step", "input_class"),
@@ -73,6 +74,7 @@ class OfClass:
     candidate: str | None = None
     judged: int | None = None
     saving: float | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Standing:
 
 # What a row for a class has of its own; the baseline and the interval are of the step as a whole.
 _OWN = [field.name for field in fields(OfClass)]
+_STANDING = {field.name for field in fields(Standing)}
 _WHOLE = ("weeks", "saving_lower", "saving_upper", *(name for name in RESOURCE_CONFIGS.column_names if "baseline" in name))
 
 
@@ -136,7 +139,7 @@ def standings_of(rows: Iterable[Sequence[Any]]) -> dict[str, Standing]:
         row = dict(zip(RESOURCE_CONFIGS.column_names, values, strict=True))
         step = row["step"]
         if row["input_class"] is None:
-            found[step] = Standing(**{name: value for name, value in row.items() if name != "input_class"})
+            found[step] = Standing(**{name: value for name, value in row.items() if name in _STANDING})
         else:
             classes.setdefault(step, []).append(OfClass(**{name: row[name] for name in _OWN}))
     return {step: replace(one, classes=in_order(classes.get(step, ()))) for step, one in found.items()}
@@ -159,7 +162,7 @@ TUNING_DECISIONS = TableSpec(
     columns=(
         Column("decided_at", "TIMESTAMP", "When it was decided (UTC)."),
         Column("step", "VARCHAR", "Step of a job."),
-        Column("kind", "VARCHAR", "advice, change, keep or revert by tuning; pin, veto or release by a person; ended."),
+        Column("kind", "VARCHAR", "advice, change, keep, revert, timeout by tuning; pin, veto, release by a person; ended."),
         Column("mode", "VARCHAR", "Most that tuning might do with the step then."),
         Column("model", "INTEGER", "Version of the model that it follows; empty for none."),
         *_CONFIG,

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from analytics_assets.telemetry.tables import StepTelemetry
+from analytics_assets.tuning.classes import input_class
 from analytics_assets.tuning.effect import Fared
 
 _MB, _GIB = 1_000_000, 2**30
@@ -164,6 +165,11 @@ def _need(row: StepTelemetry) -> float:
     known = row.duckdb_peak_bytes
     held = grown if known is None else max(known / _MB, grown if row.step in _UNSEEN else 0.0)
     return min(held, limit)
+
+
+def class_of(run: StepRun) -> str | None:
+    """The class of what lay before a run as it began; None where nobody knows."""
+    return input_class(run.begun.input_bytes)
 
 
 def between(runs: Sequence[StepRun], first: datetime, last: datetime) -> Iterator[StepRun]:

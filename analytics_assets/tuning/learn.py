@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from analytics_assets.tuning.backtest import attempted
-from analytics_assets.tuning.classes import CLASSES, input_class
-from analytics_assets.tuning.history import StepRun
+from analytics_assets.tuning.classes import CLASSES
+from analytics_assets.tuning.history import StepRun, class_of
 from analytics_assets.tuning.in_force import LEAST_MB, ResourceConfig, ladder
 from analytics_assets.tuning.models import Learned, LearnedClass
 from analytics_assets.tuning.requests import Decision, Requests, Run, Task
@@ -160,11 +160,6 @@ def _saved(option: Learned, usual: tuple[int, ...], judged: Sequence[StepRun]) -
     lower, upper = np.quantile(1 - sums[:, 0] / sums[:, 1], [0.025, 0.975])
     own, whole = costs.sum(axis=0)
     return float(1 - own / whole), float(lower), float(upper)
-
-
-def class_of(run: StepRun) -> str | None:
-    """The class of what lay before a run as it began; None where nobody knows."""
-    return input_class(run.begun.input_bytes)
 
 
 def _cost(requests: tuple[int, ...], run: StepRun) -> float:

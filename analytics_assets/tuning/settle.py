@@ -6,9 +6,10 @@ a change or advice. Taking a change back is also done while changes are frozen: 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median
+from typing import Any
 
 from analytics_assets.tuning.config_tables import Decision, Kind, OfClass, Source, Standing, in_order, sizes_of
 from analytics_assets.tuning.effect import Effect, effect
@@ -20,6 +21,8 @@ from analytics_assets.tuning.rules import TuningRules
 
 # As `config_source` of telemetry names them.
 SOURCES: dict[Source, str] = {"model": "model", "pin": "pinned", "veto": "vetoed"}
+# A timeout that differs by less stays as it is.
+TIMEOUT_MOVES = 0.25
 _CHOSEN = tuple(SOURCES.values())
 
 
@@ -27,7 +30,8 @@ _CHOSEN = tuple(SOURCES.values())
 class Known:
     """What is known of a step. `runs` are oldest first; `learned` is what the model in use, of that version, says of it.
 
-    `frozen` says why no change may be made now; it is asked only where one would be.
+    `frozen` says why no change may be made now; it is asked only where one would be. `timeouts` are what its runs say of how
+    long an attempt may take, in seconds by class of input.
     """
 
     preset: ResourceConfig
@@ -35,6 +39,7 @@ class Known:
     learned: Learned | None = None
     version: int = 0
     frozen: Callable[[], str | None] = lambda: None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def settle(standing: Standing, known: Known, rules: TuningRules, now: datetime) 
         if row.mode != "observe" and _is_news(standing, row, rules):
             decisions.append(_decision(row, "advice", now, row.memory_mb, known, advised=True))
         row = stored
-    return Settled(_following(row), tuple(decisions), measured)
+    row = _timed(_following(row), standing, known, rules, now, decisions)
+    return Settled(row, tuple(decisions), measured)
 
 
 def overridden(
@@ -184,7 +190,41 @@ def _following(row: Standing) -> Standing:
     """Where nothing but the preset or a person's word is in force, that is so for inputs of all classes."""
     if row.source == "model":
         return row
-    return replace(row, classes=tuple(replace(one, memory_mb=row.memory_mb, retry_mb=row.retry_mb) for one in row.classes))
+    has: dict[str, Any] = {"memory_mb": row.memory_mb, "retry_mb": row.retry_mb}
+    if row.source != "preset":
+        has["timeout_seconds"] = None
+    return replace(row, classes=tuple(replace(one, **has) for one in row.classes))
+
+
+def _timed(
+    row: Standing, before: Standing, known: Known, rules: TuningRules, now: datetime, decisions: list[Decision]
+) -> Standing:
+    """The same with the time that attempts may take, where tuning may act: a matter of its own, and no change of memory.
+
+    A timeout is taken away whatever holds; a new one waits while changes are frozen.
+    """
+    had = {one.input_class: one.timeout_seconds for one in before.classes if one.timeout_seconds is not None}
+    evidence = Evidence(weeks=row.weeks, baseline_runs=before.baseline_runs, won=True, override=override_of(row))
+    may = licence(rules.mode_of(row.step), evidence, rules.licence, now).mode == "act"
+    has = {name: seconds for name, seconds in had.items() if may and name in known.timeouts}
+    new = {name: seconds for name, seconds in known.timeouts.items() if may and _moved(had.get(name), seconds)}
+    if new and known.frozen() is None:
+        has |= new
+    named = {one.input_class for one in row.classes}
+    missing = [OfClass(name, row.memory_mb, row.retry_mb) for name in has if name not in named]
+    classes = [replace(one, timeout_seconds=has.get(one.input_class)) for one in (*row.classes, *missing)]
+    row = replace(row, classes=in_order(classes))
+    told = [f"an input {name}: {has[name]:,.0f} s" for name in has if has[name] != had.get(name)]
+    told += [f"an input {name}: none any more" for name in had if name not in has]
+    if told:
+        reasons = f"attempts end after their timeout, for {', '.join(told)}"
+        decisions.append(_decision(row, "timeout", now, row.memory_mb, reasons=reasons))
+    return row
+
+
+def _moved(had: float | None, seconds: float) -> bool:
+    """Whether a timeout is so much longer or shorter that it is worth telling."""
+    return had is None or abs(seconds - had) >= TIMEOUT_MOVES * had
 
 
 def _evidence(row: Standing, known: Known, rules: TuningRules, now: datetime) -> Evidence:

@@ -25,7 +25,7 @@ from analytics_assets.tuning.config_tables import (
 )
 from analytics_assets.tuning.features import STEP_FEATURES, features
 from analytics_assets.tuning.history import History, history
-from analytics_assets.tuning.in_force import ResourceConfig, write_in_force
+from analytics_assets.tuning.in_force import ResourceConfig, read_in_force, write_in_force
 from analytics_assets.tuning.licence import Override
 from analytics_assets.tuning.models import InUse, Learned, Model, in_use, promote, use
 from analytics_assets.tuning.rules import FILE, TuningRules
@@ -118,13 +118,18 @@ class StepResources:
 
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime, frozen: Callable[[], str | None] = lambda: None) -> Looked:
         """Decide about every step, keep that, and put it in force. `frozen` says why no change may be made now."""
+        # Here and not above: it brings a library for numbers.
+        from analytics_assets.tuning.timeouts import timeouts
+
         with self.home.lock(STEPS_LOCK):
             found, model, stood = self.history(con, now), self.model(), self.standings(con)
+            of_steps = timeouts(found.runs, self.rules.timeouts)
             settled = []
             for step in sorted({*found.runs, *stood}):
                 before = stood.get(step) or first_standing(step, found.assets.get(step, "[]"), self.preset)
                 before = replace(before, assets=found.assets.get(step, before.assets))
-                settled.append(settle(before, self._known(step, found, model, frozen), self.rules, now))
+                known = replace(self._known(step, found, model, frozen), timeouts=of_steps.get(step, {}))
+                settled.append(settle(before, known, self.rules, now))
             return self._keep(con, settled, stood, found, model, now)
 
     def retrain(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Retrained:
@@ -199,6 +204,15 @@ class StepResources:
         learned = model.model.steps.get(step) if model.model else None
         return Known(self.preset, found.runs.get(step, ()), learned, model.version, frozen)
 
+    def _timeouts(self, settled: Sequence[Settled]) -> dict[str, Mapping[str, float]]:
+        """The timeouts of all steps. Where nothing was decided now they stay as they are, also one that has acted."""
+        known = dict(read_in_force(self.home).timeouts)
+        for row in (one.standing for one in settled):
+            own = {one.input_class: one.timeout_seconds for one in row.classes if one.timeout_seconds is not None}
+            known.pop(row.step, None)
+            known |= {row.step: own} if own else {}
+        return known
+
     def _keep(
         self, con: duckdb.DuckDBPyConnection, settled: Sequence[Settled], stood: Mapping[str, Standing], found: History,
         model: InUse, now: datetime,
@@ -213,7 +227,7 @@ class StepResources:
         if standings:
             write(con, self.home, RESOURCE_CONFIGS, [values for row in standings for values in rows_of(row)])
         configs = {row.step: config for row in standings if (config := config_of(row)) is not None}
-        write_in_force(self.home, configs)
+        write_in_force(self.home, configs, self._timeouts(settled))
         return Looked(standings, decided, found.set_aside, model.fault)
 
 

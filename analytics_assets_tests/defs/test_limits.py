@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 from dagster_duckdb import DuckDBResource
 
@@ -16,10 +17,11 @@ from analytics_assets.defs.intake import IntakeConfig
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.telemetry import collect
+from analytics_assets.defs.timeouts import ended_in_time
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.telemetry.tables import STEP_TELEMETRY
-from analytics_assets.tuning.in_force import ResourceConfig, folder, write_in_force
-from analytics_assets.warehouse.home import Home
+from analytics_assets.tuning.in_force import ResourceConfig, folder, read_in_force, write_in_force
+from analytics_assets.warehouse.home import Busy, Home
 from analytics_assets.warehouse.leases import memory
 from analytics_assets.warehouse.table import replace_days
 from analytics_assets_tests.builders import NOW
@@ -139,6 +141,33 @@ def test_a_step_that_is_to_have_more_than_there_is_says_so_and_does_not_begin(ho
     assert "small is to have 128 MB, and steps have 100 MB on this machine" in said
 
 
+# The time that an attempt may take
+
+
+@dg.asset(name="reads_telemetry", deps=["step_telemetry"])
+def hangs(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select sum(hash(n)) from range(1000000000000) t(n)").fetchall()
+
+
+def test_an_attempt_that_takes_far_too_long_is_ended_in_one_sentence_and_the_next_has_all_its_time(home: DataHome) -> None:
+    Pipeline(home.settings).table(STEP_TELEMETRY).open()
+    write_in_force(Home(home.root), {}, {"reads_telemetry": {"up to 100 kB": 0.2}, "small": {"up to 100 kB": 0.2}})
+    rows, said = run(home, hangs)
+    assert [(row["outcome"], row["error_class"], row["lower_bound"]) for row in rows] == [("timeout", "StepTimeout", True)]
+    assert "reads_telemetry was ended after 0:00:00, much longer than it takes with such an input" in said
+    assert read_in_force(Home(home.root)).timeouts == {"small": {"up to 100 kB": 0.2}}
+
+
+def test_what_a_step_waits_for_others_is_not_of_its_time(tmp_path: Path) -> None:
+    """A statement that somebody else interrupts stays what it is."""
+    home = Home(tmp_path)
+    with duckdb.connect() as con, pytest.raises(duckdb.InterruptException), ended_in_time(con, 1e-9), home.lock("rebuild"):
+        with pytest.raises(Busy):
+            home.lock("rebuild", wait_seconds=1000, sleep=lambda seconds: None).__enter__()
+        raise duckdb.InterruptException("by a person")
+
+
 # What lies before a step
 
 
@@ -155,22 +184,21 @@ def test_a_step_has_before_it_the_tables_it_reads_on_the_days_of_its_run(home: D
             con.execute(f"create or replace temp table kept as {STEP_TELEMETRY.empty_select}")
             con.executemany(f"insert into kept values ({', '.join('?' * len(STEP_TELEMETRY.columns))})", map(astuple, rows))
             replace_days(table, con, "from kept", [rows[0].date], dense_day_rows=10)
+    config = ResourceConfig(300, 1, source="model 1", classes={"up to 100 kB": (200, 400)})
+    write_in_force(Home(home.root), {"reads_telemetry": config, "small": config})
     files = {file.rows: file.size for file in table.snapshot().files}
     day = str((NOW - timedelta(days=40)).date())
     rows, _ = run(home, reads_telemetry, tags={RANGE_START: day, RANGE_END: day})
     assert before(rows) == [(files[2], 2)]
+    # It gets what is in force for an input of that size.
+    assert limits(rows) == [("success", 200, "model 1")]
     # The run before has left a row of its own.
     whole = table.snapshot()
     rows, _ = run(home, reads_telemetry)
     assert before(rows) == [(whole.size, 7)]
-
-
-def test_a_step_gets_what_is_in_force_for_the_size_of_its_input(home: DataHome) -> None:
-    assert limits(run(home, small)[0]) == [("success", 128, "limits.yaml")]
-    config = ResourceConfig(300, 1, source="model 1", classes={"up to 100 kB": (200, 400)})
-    write_in_force(Home(home.root), {"reads_telemetry": config, "small": config})
-    assert limits(run(home, reads_telemetry)[0]) == [("success", 200, "model 1")]
-    assert limits(run(home, small)[0])[-1] == ("success", 300, "model 1")
+    # Of a step that reads no table nothing is known.
+    rows, _ = run(home, small)
+    assert (before(rows), limits(rows)) == ([(None, None)], [("success", 300, "model 1")])
 
 
 def test_files_that_wait_lie_before_the_step_that_takes_them(home: DataHome) -> None:
@@ -183,7 +211,3 @@ def test_files_that_wait_lie_before_the_step_that_takes_them(home: DataHome) -> 
     named = home.file("named.ndjson", [a_call(), a_call("m2")])
     rows, _ = run(home, takes_files, run_config={"ops": {"intake": {"config": {"path": str(named)}}}})
     assert before(rows) == [(named.stat().st_size, None)]
-
-
-def test_of_a_step_that_reads_no_table_nothing_is_known(home: DataHome) -> None:
-    assert before(run(home, small)[0]) == [(None, None)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.settings import CONFIG, ConfigError
-from analytics_assets.tuning.in_force import ResourceConfig, folder, ladder, read_in_force, write_in_force
+from analytics_assets.tuning.in_force import ResourceConfig, folder, ladder, read_in_force, suspend_timeouts, write_in_force
 from analytics_assets.tuning.rules import FILE, MemoryRules, OutOfMemory, TuningRules
 from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import NOW
@@ -68,6 +68,7 @@ def test_a_step_has_what_is_said_of_its_input_and_else_what_all_have(
         ({"memory_mb": 512, "retry_mb": [512]}, "in_force.json cannot be read (ValueError)"),
         ({"classes": {"up to 3 MB": [512, 160]}}, "in_force.json cannot be read (ValueError)"),
         ({"classes": {"up to 3 MB": []}}, "in_force.json cannot be read (ValueError)"),
+        ({"timeouts": {"sessions": {"up to 3 MB": -1}}}, "in_force.json cannot be read (ValueError)"),
         ({"threads": "many"}, "in_force.json cannot be read (ValueError)"),
         ({"until": "soon"}, "in_force.json cannot be read (ValueError)"),
     ],
@@ -86,6 +87,20 @@ def test_a_file_that_cannot_be_used_leaves_the_preset_and_says_so(tmp_path: Path
     known = read_in_force(home)
     assert known.fault == said
     assert known.of("sessions", PRESET, NOW) == replace(PRESET, source="default: in_force.json unreadable")
+
+
+def test_a_step_with_its_preset_has_a_timeout_for_the_inputs_of_which_one_is_known(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    write_in_force(home, {"marts": LEARNED}, {"sessions": {"up to 3 MB": 900.0}, "marts": {"up to 1 GB": 7200.0}})
+    known = read_in_force(home)
+    assert known.of("sessions", PRESET, NOW, "up to 3 MB") == replace(PRESET, timeout_seconds=900.0)
+    assert known.of("marts", PRESET, NOW, "up to 1 GB").timeout_seconds == 7200.0
+    assert known.of("sessions", PRESET, NOW, "up to 10 MB") == known.of("sessions", PRESET, NOW) == PRESET
+    suspend_timeouts(home, "sessions")
+    assert (read_in_force(home).timeouts, read_in_force(home).configs) == (
+        {"marts": {"up to 1 GB": 7200.0}},
+        {"marts": LEARNED},
+    )
 
 
 @given(sizes, st.integers(0, 6), st.floats(1.01, 10), st.integers(128, 1_048_576))
