@@ -49,4 +49,6 @@ def _tables(context: dg.OpExecutionContext, settings: Settings) -> Given:
     if not names:
         return Given()
     stages = Pipeline(settings)
-    return in_tables(stages.home.warehouse, stages.specs, names, days_in(partition_of(context.run.tags)))
+    # What is made as a whole reads all days, also in a run for some.
+    days = days_in(partition_of(context.run.tags)) if context.assets_def.partitions_def is not None else None
+    return in_tables(stages.home.warehouse, stages.specs, names, days)

@@ -14,7 +14,7 @@ from dagster_duckdb import DuckDBResource
 
 from analytics_assets.defs.instance import open_instance
 from analytics_assets.defs.intake import IntakeConfig
-from analytics_assets.defs.partitions import RANGE_END, RANGE_START
+from analytics_assets.defs.partitions import DAYS, RANGE_END, RANGE_START
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.telemetry import collect
 from analytics_assets.defs.timeouts import ended_in_time
@@ -50,8 +50,14 @@ def wrong(duckdb: DuckDBResource) -> None:
         con.execute("select no_such_column").fetchall()
 
 
-@dg.asset(deps=["step_telemetry", "no_table"])
+@dg.asset(deps=["step_telemetry", "no_table"], partitions_def=DAYS)
 def reads_telemetry(duckdb: DuckDBResource) -> None:
+    with duckdb.get_connection() as con:
+        con.execute("select 1").fetchall()
+
+
+@dg.asset(name="made_as_a_whole", deps=["step_telemetry"])
+def reads_all_telemetry(duckdb: DuckDBResource) -> None:
     with duckdb.get_connection() as con:
         con.execute("select 1").fetchall()
 
@@ -180,21 +186,21 @@ def test_a_step_has_before_it_the_tables_it_reads_on_the_days_of_its_run(home: D
     with stages.connect() as con:
         # A file a month.
         for month in range(3):
-            rows = [a_row(NOW - timedelta(days=40 * month), f"run-{month}-{number}") for number in range(month + 1)]
+            kept = [a_row(NOW - timedelta(days=40 * month), f"run-{month}-{number}") for number in range(month + 1)]
             con.execute(f"create or replace temp table kept as {STEP_TELEMETRY.empty_select}")
-            con.executemany(f"insert into kept values ({', '.join('?' * len(STEP_TELEMETRY.columns))})", map(astuple, rows))
-            replace_days(table, con, "from kept", [rows[0].date], dense_day_rows=10)
+            con.executemany(f"insert into kept values ({', '.join('?' * len(STEP_TELEMETRY.columns))})", map(astuple, kept))
+            replace_days(table, con, "from kept", [kept[0].date], dense_day_rows=10)
     config = ResourceConfig(300, 1, source="model 1", classes={"up to 100 kB": (200, 400)})
     write_in_force(Home(home.root), {"reads_telemetry": config, "small": config})
     files = {file.rows: file.size for file in table.snapshot().files}
     day = str((NOW - timedelta(days=40)).date())
-    rows, _ = run(home, reads_telemetry, tags={RANGE_START: day, RANGE_END: day})
+    rows, _ = run(home, reads_telemetry, partition_key=day)
     assert before(rows) == [(files[2], 2)]
     # It gets what is in force for an input of that size.
     assert limits(rows) == [("success", 200, "model 1")]
-    # The run before has left a row of its own.
+    # What is made as a whole reads all days in a run for some. The run before has left a row of its own.
     whole = table.snapshot()
-    rows, _ = run(home, reads_telemetry)
+    rows, _ = run(home, reads_all_telemetry, tags={RANGE_START: day, RANGE_END: day})
     assert before(rows) == [(whole.size, 7)]
     # Of a step that reads no table nothing is known.
     rows, _ = run(home, small)
