@@ -33,6 +33,7 @@ from analytics_assets.settings import PROJECT, ConfigError, Settings
 from analytics_assets.slo.declared import SLOS
 from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
+from analytics_assets.tuning.features import STEP_FEATURES
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
 from analytics_assets_tests.builders import a_config
 
@@ -55,6 +56,7 @@ TABLES = {
         PERFORMANCE_METRICS,
         LOAD_FORECAST,
         SCALING_PLAN,
+        STEP_FEATURES,
         RESOURCE_CONFIGS,
         TUNING_DECISIONS,
         *mart_tables(),
@@ -257,7 +259,7 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
         "step_telemetry", "unit_costs", "query_log", "reliability_metrics", "performance_metrics"
     }  # fmt: skip
     assert chosen["plan"] == {"load_forecast", "scaling_plan"}
-    assert chosen["tune"] == {"resource_configs", "tuning_decisions"}
+    assert chosen["tune"] == {"step_features", "resource_configs", "tuning_decisions"}
     assert chosen["retrain"] == {*chosen["tune"], MODELS}
 
 

@@ -74,14 +74,24 @@ def _status(as_json: bool) -> int:
     if model.fault is not None:
         say(model.fault)
     show(
-        ("step", "MB", "threads", "from", "until (UTC)", "may", "advised MB", "saves", "why not more"),
-        [
-            (row.step, row.memory_mb, row.threads, f"model {row.model}" if row.model else row.source,
-             row.until and f"{row.until:%Y-%m-%d %H:%M}", row.mode, row.advised_mb, _saving(row.saving), row.reasons)
-            for row in rows
-        ],
-    )  # fmt: skip
+        ("step", "input", "MB", "threads", "from", "timeout", "until (UTC)", "may", "advised MB", "saves", "why not more"),
+        [line for row in rows for line in _lines(row)],
+    )
     return DONE
+
+
+def _lines(row: "Standing") -> list[tuple[Any, ...]]:
+    """A step, and below it the classes of input that have, or are advised, something else."""
+    lines: list[tuple[Any, ...]] = [
+        (row.step, None, row.memory_mb, row.threads, f"model {row.model}" if row.model else row.source, None,
+         row.until and f"{row.until:%Y-%m-%d %H:%M}", row.mode, row.advised_mb, _saving(row.saving), row.reasons)
+    ]  # fmt: skip
+    for one in row.classes:
+        timeout = one.timeout_seconds and str(timedelta(seconds=one.timeout_seconds))
+        lines.append(
+            (None, one.input_class, one.memory_mb, None, None, timeout, None, None, one.advised_mb, _saving(one.saving), None)
+        )
+    return lines
 
 
 def _saving(part: float | None) -> str | None:
@@ -166,6 +176,13 @@ def _told(row: "Standing") -> list[str]:
         f"{row.step} makes {', '.join(json.loads(row.assets))}",
         f"It has {row.memory_mb:,} MB and {counted(row.threads, 'thread')}{after}, by {origin}{since}",
     ]
+    lines += [
+        f"For an input {one.input_class} it has {one.memory_mb:,} MB" + (
+            f"; {one.advised_mb:,} MB are advised ({one.candidate}), by {counted(one.judged or 0, 'run')} of that week"
+            if one.advised_mb is not None and one.advised_mb != one.memory_mb else ""
+        ) + (f"; an attempt may take {timedelta(seconds=one.timeout_seconds)}" if one.timeout_seconds else "")
+        for one in row.classes
+    ]  # fmt: skip
     if row.until is not None:
         lines.append(f"That ends on {row.until:%Y-%m-%d %H:%M} UTC; the reason given: {row.said}")
     lines.append(f"Tuning may {row.mode}: {row.reasons}")

@@ -10,6 +10,7 @@ import dagster as dg
 
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.telemetry.probe import machine_memory
+from analytics_assets.tuning.classes import input_class
 from analytics_assets.tuning.in_force import NotEnoughMemory, ResourceConfig, read_in_force
 from analytics_assets.tuning.rules import FILE, TuningRules
 from analytics_assets.warehouse.home import Home
@@ -33,11 +34,16 @@ def granted(preset: ResourceConfig) -> Iterator[ResourceConfig]:
     # Imported with whatever opens a connection.
     from duckdb import OutOfMemoryException
 
+    from analytics_assets.defs import inputs
+    from analytics_assets.warehouse import meter
+
     settings, step, attempt = Settings.from_env(), str(context.op_handle), context.retry_number + 1
     rules: TuningRules = TuningRules.load(settings.config / FILE)
     budget = rules.memory.budget(machine_memory() // _MB)
     most = budget - rules.memory.process_mb
-    config = _in_force(context, settings, step, preset, rules, most)
+    before = inputs.given(context, settings)
+    meter.given(before.bytes, before.rows)
+    config = _in_force(context, settings, step, preset, rules, most, input_class(before.bytes))
     this = config.memory_of(attempt)
     if this > most:
         raise NotEnoughMemory(_too_much(step, this, most))
@@ -58,15 +64,16 @@ def granted(preset: ResourceConfig) -> Iterator[ResourceConfig]:
 
 
 def _in_force(
-    context: dg.OpExecutionContext, settings: Settings, step: str, preset: ResourceConfig, rules: TuningRules, most: int
-) -> ResourceConfig:
+    context: dg.OpExecutionContext, settings: Settings, step: str, preset: ResourceConfig, rules: TuningRules, most: int,
+    of_class: str | None,
+) -> ResourceConfig:  # fmt: skip
     from analytics_assets.events.intake import utc_now
 
     known = read_in_force(Home(settings.home))
     if known.fault is not None:
         context.log.warning(f"{known.fault}: {step} has what limits.yaml says; `analytics tuning decide` writes it anew")
     # Of what was chosen for another machine, no attempt may want more than this one has.
-    return known.of(step, preset, utc_now()).within(rules.out_of_memory, most)
+    return known.of(step, preset, utc_now(), of_class).within(rules.out_of_memory, most)
 
 
 def _too_much(step: str, wanted: int, most: int) -> str:

@@ -13,6 +13,7 @@ from analytics_assets.defs.jobs import CALM
 from analytics_assets.defs.metadata import AS_A_WHOLE, asset_spec
 from analytics_assets.defs.resources import OWNER, PipelineResource
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
+from analytics_assets.tuning.features import STEP_FEATURES
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _KINDS = {"deltalake", "duckdb"}
 MODELS = "resource_models"
 # What puts something else in force.
-_CHANGES = ("change", "revert", "ended")
+_CHANGES = ("change", "revert", "ended", "timeout")
 
 
 @dg.multi_asset(
@@ -66,9 +67,25 @@ def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, ru
         looked = StepResources.declared(stages.settings).look(con, now, frozen)
         changed = [row for row in looked.decisions if row.kind in _CHANGES]
         act.outcome = "done" if changed else "unchanged"
-        told = [f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB" for row in changed]
+        told = [
+            f"{row.kind} {row.step}: {row.reasons}" if row.kind == "timeout"
+            else f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB"
+            for row in changed
+        ]  # fmt: skip
         act.details.update({"changes": told} if told else {})
     return looked
+
+
+@dg.multi_asset(
+    name=STEP_FEATURES.name,
+    specs=[asset_spec(STEP_FEATURES, group="tuning", kinds=_KINDS, owner=OWNER, tags=AS_A_WHOLE, deps=["step_telemetry"])],
+)
+def step_features(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.MaterializeResult:
+    from analytics_assets.tuning.step_resources import StepResources
+
+    with duckdb.get_connection() as con:
+        rows = StepResources.declared(pipeline.get().settings).keep_features(con, utc_now())
+    return dg.MaterializeResult(STEP_FEATURES.name, metadata={"dagster/row_count": rows})
 
 
 @dg.asset(
@@ -105,11 +122,11 @@ def retrain(
     return done.said, {"model in use": version, "steps": len(done.found.runs), **runs}
 
 
-RESOURCES = [resource_models, resource_configs]
+RESOURCES = [step_features, resource_models, resource_configs]
 
 tune = dg.define_asset_job(
     "tune",
-    selection=dg.AssetSelection.assets(RESOURCE_CONFIGS.name, TUNING_DECISIONS.name),
+    selection=dg.AssetSelection.assets(STEP_FEATURES.name, RESOURCE_CONFIGS.name, TUNING_DECISIONS.name),
     config=CALM,
     description="Decide what steps may have from what they took, and measure what was changed.",
 )
@@ -124,7 +141,7 @@ daily_tune = dg.ScheduleDefinition(
 
 relearn = dg.define_asset_job(
     "retrain",
-    selection=dg.AssetSelection.assets(MODELS, RESOURCE_CONFIGS.name, TUNING_DECISIONS.name),
+    selection=dg.AssetSelection.assets(STEP_FEATURES.name, MODELS, RESOURCE_CONFIGS.name, TUNING_DECISIONS.name),
     config=CALM,
     description="Learn anew what steps need, promote it if it is better, and decide what they may have.",
 )

@@ -54,6 +54,7 @@ class MeasuredDuckDB(DuckDBResource):
     @contextmanager
     def get_connection(self) -> "Iterator[duckdb.DuckDBPyConnection]":
         from analytics_assets.defs.limits import granted
+        from analytics_assets.defs.timeouts import ended_in_time
         from analytics_assets.tuning.in_force import ResourceConfig
         from analytics_assets.warehouse.meter import watched
 
@@ -62,7 +63,10 @@ class MeasuredDuckDB(DuckDBResource):
         preset = ResourceConfig(memory_mb, int(limits["threads"]), source=self.config_source)
         with granted(preset) as config, super().get_connection() as con, closing(con):
             con.execute(f"set memory_limit = '{config.memory_mb:d}MB'; set threads = {config.threads:d}")
-            with watched(con, memory_mb=config.memory_mb, threads=config.threads, source=config.source):
+            with (
+                ended_in_time(con, config.timeout_seconds),
+                watched(con, memory_mb=config.memory_mb, threads=config.threads, source=config.source),
+            ):
                 yield con
 
 

@@ -190,7 +190,7 @@ def _attempts(instance: dg.DagsterInstance, record: dg.RunRecord, tenants: Colle
                 queue_seconds=max(waited, 0.0) if waited is not None else None,
                 assets=tuple(sorted(assets.get(step, ()))),
                 tenant=_tenant(run, step, tenants),
-                partition=_partition(run.tags),
+                partition=partition_of(run.tags),
             )
 
 
@@ -217,7 +217,8 @@ def _tenant(run: dg.DagsterRun, step: str, tenants: Collection[str]) -> str | No
     return tenant if tenant in tenants else None
 
 
-def _partition(tags: Mapping[str, str]) -> str | None:
+def partition_of(tags: Mapping[str, str]) -> str | None:
+    """The day of a run, or its first and last with '..' between; None for a run without days."""
     first = tags.get(RANGE_START) or tags.get("dagster/partition") or ""
     last = tags.get(RANGE_END) or first
     if not (_DAY.fullmatch(first) and _DAY.fullmatch(last)):

@@ -34,9 +34,10 @@ _SPANS = 1000
 _SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _ROWS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 _RESULTS: Mapping[Outcome, str] = {
-    "success": "success", "failure": "failure", "out_of_memory": "failure", "cancelled": "cancellation", "killed": "error",
+    "success": "success", "failure": "failure", "out_of_memory": "failure", "timeout": "timeout", "cancelled": "cancellation",
+    "killed": "error",
 }  # fmt: skip
-_WORST = ("error", "failure", "cancellation", "success")
+_WORST = ("error", "failure", "timeout", "cancellation", "success")
 _OTHER = "_OTHER"
 # What of a step has no name in the conventions, and is told under its own.
 _OWN = (

@@ -11,6 +11,8 @@ from analytics_assets.telemetry.tables import Outcome, StepTelemetry
 
 # Raised by DuckDB, by Python and by dbt where memory was at its end, and where no attempt can have more.
 _OUT_OF_MEMORY = {"OutOfMemoryException", "MemoryError", "MartsOutOfMemoryError", "NotEnoughMemory"}
+# Raised where a step took much longer than such runs do.
+_TIMEOUT = "StepTimeout"
 # What Dagster says of a step whose process was told to stop, or is gone.
 _CANCELLED, _GONE = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}, {"ChildProcessCrashException"}
 
@@ -37,6 +39,8 @@ def outcome(attempt: Attempt) -> Outcome:
         return "success"
     if attempt.error_class in _OUT_OF_MEMORY:
         return "out_of_memory"
+    if attempt.error_class == _TIMEOUT:
+        return "timeout"
     if attempt.error_class in _CANCELLED or (attempt.succeeded is None and attempt.run_cancelled):
         return "cancelled"
     if attempt.succeeded is None or attempt.error_class in _GONE:
@@ -82,6 +86,8 @@ def row(attempt: Attempt, seen: Mapping[str, Any] | None) -> StepTelemetry:
         tenant=attempt.tenant,
         partition=attempt.partition,
         rows_by_tenant=json.dumps(line["rows_by_tenant"], sort_keys=True) if line.get("rows_by_tenant") else None,
+        input_bytes=line.get("input_bytes"),
+        input_rows=line.get("input_rows"),
     )
 
 

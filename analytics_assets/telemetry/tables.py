@@ -7,7 +7,7 @@ from typing import Literal
 
 from analytics_assets.warehouse.spec import Column, TableSpec
 
-Outcome = Literal["success", "failure", "out_of_memory", "cancelled", "killed"]
+Outcome = Literal["success", "failure", "out_of_memory", "timeout", "cancelled", "killed"]
 
 STEP_TELEMETRY = TableSpec(
     name="step_telemetry",
@@ -20,7 +20,7 @@ STEP_TELEMETRY = TableSpec(
         Column("date", "DATE", "Day (UTC) on which the attempt began."),
         Column("started_at", "TIMESTAMP", "When the attempt began (UTC)."),
         Column("queue_seconds", "DOUBLE", "Seconds from asking for the run to its start; the same for all its steps."),
-        Column("outcome", "VARCHAR", "success, failure, out_of_memory, cancelled, or killed (it never said how it ended)."),
+        Column("outcome", "VARCHAR", "success, failure, out_of_memory, timeout, cancelled, or killed (it never told its end)."),
         Column("error_class", "VARCHAR", "Class of what was raised; empty for a success."),
         Column("lower_bound", "BOOLEAN", "It did not succeed, or was not measured to its end: it would take this or more."),
         Column("wall_seconds", "DOUBLE", "Seconds, also what Dagster itself did for the step."),
@@ -53,6 +53,12 @@ STEP_TELEMETRY = TableSpec(
         Column("tenant", "VARCHAR", "Tenant for whom alone the step ran; empty if for several."),
         Column("partition", "VARCHAR", "Partition of the run, or its first and last with '..' between."),
         Column("rows_by_tenant", "VARCHAR", "JSON object: rows that the step took in, a tenant; empty where it took in none."),
+        Column(
+            "input_bytes",
+            "BIGINT",
+            "Bytes that lay before it as it began: files that waited, or those of the tables it reads, on its days.",
+        ),
+        Column("input_rows", "BIGINT", "Rows in these; empty where only reading them would tell."),
     ),
     time_column="date",
     order_by=("started_at",),
@@ -95,6 +101,8 @@ class StepTelemetry:
     tenant: str | None
     partition: str | None
     rows_by_tenant: str | None = None
+    input_bytes: int | None = None
+    input_rows: int | None = None
 
 
 UNIT_COSTS = TableSpec(

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from analytics_assets.telemetry.costs import TenantRows
+from analytics_assets.telemetry.partitions import days_in
 from analytics_assets.telemetry.tables import StepTelemetry
 from analytics_assets.warehouse.spec import TableSpec, identifier
 from analytics_assets.warehouse.table import Table
@@ -40,7 +41,7 @@ class Tenants:
             return {}
         if step.rows_by_tenant:
             return dict.fromkeys(tables, json.loads(step.rows_by_tenant))
-        days = _days(step.partition)
+        days = days_in(step.partition)
         return {table: self._rows(table, days) or self._rows(_OF_ALL, days) for table in tables}
 
     def _rows(self, table: str, days: tuple[date, date] | None) -> Counter[str]:
@@ -65,10 +66,3 @@ class Tenants:
         ).fetchall():
             found.setdefault(when, Counter())[tenant] += rows
         return found
-
-
-def _days(partition: str | None) -> tuple[date, date] | None:
-    if not partition:
-        return None
-    first, _, last = partition.partition("..")
-    return date.fromisoformat(first), date.fromisoformat(last or first)

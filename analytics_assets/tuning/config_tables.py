@@ -1,14 +1,17 @@
 """The tables of what steps may have and of what was decided about that, and what a row of each is."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+from analytics_assets.tuning.classes import CLASSES
 from analytics_assets.tuning.rules import Mode
 from analytics_assets.warehouse.spec import Column, TableSpec
 
 Source = Literal["preset", "model", "pin", "veto"]
-Kind = Literal["advice", "change", "keep", "revert", "pin", "veto", "release", "ended"]
+Kind = Literal["advice", "change", "keep", "revert", "pin", "veto", "release", "ended", "timeout"]
 
 _CONFIG = (
     Column("memory_mb", "BIGINT", "DuckDB's memory of the first attempt, in MB."),
@@ -23,9 +26,10 @@ _SAVING = (
 
 RESOURCE_CONFIGS = TableSpec(
     name="resource_configs",
-    comment="One row a step: what is in force for the assets it makes, where that comes from, and what is advised.",
+    comment="One row a step and class of input: what is in force for the assets it makes, why, and what is advised.",
     columns=(
         Column("step", "VARCHAR", "Step of a job."),
+        Column("input_class", "VARCHAR", "Inputs that the row is about, by the upper end of their bytes; empty: all others."),
         Column("assets", "VARCHAR", "JSON list of the assets that it makes."),
         Column("mode", "VARCHAR", "Most that tuning may do with it: observe, advise or act."),
         Column("reasons", "VARCHAR", "Why it may not do more, or why it may act, in sentences."),
@@ -50,15 +54,32 @@ RESOURCE_CONFIGS = TableSpec(
         Column("baseline_seconds", "DOUBLE", "Median of their seconds."),
         Column("trial", "VARCHAR", "Of a change: running, kept or reverted."),
         Column("taken_back", "INTEGER", "Newest version of the model that was taken back; it is not tried again."),
+        Column("timeout_seconds", "DOUBLE", "Seconds after which an attempt with such an input is ended; empty for never."),
     ),
     time_column=None,
-    order_by=("step",),
+    order_by=("step", "input_class"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
+class OfClass:
+    """What a step has for inputs of one class, and what is advised; all else is as it is for the step."""
+
+    input_class: str
+    memory_mb: int
+    retry_mb: str | None
+    runs: int = 0
+    advised_mb: int | None = None
+    advised_retry_mb: str | None = None
+    candidate: str | None = None
+    judged: int | None = None
+    saving: float | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Standing:
-    """A row of `resource_configs`."""
+    """How a step stands: its row of `resource_configs`, and in `classes` what differs in its rows for classes of input."""
 
     step: str
     assets: str
@@ -89,6 +110,50 @@ class Standing:
     baseline_seconds: float | None = None
     trial: Literal["running", "kept", "reverted"] | None = None
     taken_back: int | None = None
+    classes: tuple[OfClass, ...] = ()
+
+    def of_class(self, name: str) -> OfClass | None:
+        return next((one for one in self.classes if one.input_class == name), None)
+
+
+# What a row for a class has of its own; the baseline and the interval are of the step as a whole.
+_OWN = [field.name for field in fields(OfClass)]
+_STANDING = {field.name for field in fields(Standing)}
+_WHOLE = ("weeks", "saving_lower", "saving_upper", *(name for name in RESOURCE_CONFIGS.column_names if "baseline" in name))
+
+
+def rows_of(standing: Standing) -> list[tuple[Any, ...]]:
+    """The rows of a step: its own first, with no class, then one for each class."""
+    whole = {name: getattr(standing, name, None) for name in RESOURCE_CONFIGS.column_names}
+    rows = [whole]
+    for one in standing.classes:
+        rows.append({**whole, **dict.fromkeys(_WHOLE), **{name: getattr(one, name) for name in _OWN}})
+    return [tuple(row.values()) for row in rows]
+
+
+def standings_of(rows: Iterable[Sequence[Any]]) -> dict[str, Standing]:
+    """What `rows_of` made, by step."""
+    found: dict[str, Standing] = {}
+    classes: dict[str, list[OfClass]] = {}
+    for values in rows:
+        row = dict(zip(RESOURCE_CONFIGS.column_names, values, strict=True))
+        step = row["step"]
+        if row["input_class"] is None:
+            found[step] = Standing(**{name: value for name, value in row.items() if name in _STANDING})
+        else:
+            classes.setdefault(step, []).append(OfClass(**{name: row[name] for name in _OWN}))
+    return {step: replace(one, classes=in_order(classes.get(step, ()))) for step, one in found.items()}
+
+
+def in_order(classes: Iterable[OfClass]) -> tuple[OfClass, ...]:
+    """From the smallest inputs to the largest; a class of which this version knows nothing comes last."""
+    place = {name: number for number, name in enumerate(CLASSES)}
+    return tuple(sorted(classes, key=lambda one: (place.get(one.input_class, len(place)), one.input_class)))
+
+
+def sizes_of(memory_mb: int, retry_mb: str | None) -> tuple[int, ...]:
+    """Memory of the first attempt and of those after it."""
+    return (memory_mb, *(json.loads(retry_mb) if retry_mb else ()))
 
 
 TUNING_DECISIONS = TableSpec(
@@ -97,7 +162,7 @@ TUNING_DECISIONS = TableSpec(
     columns=(
         Column("decided_at", "TIMESTAMP", "When it was decided (UTC)."),
         Column("step", "VARCHAR", "Step of a job."),
-        Column("kind", "VARCHAR", "advice, change, keep or revert by tuning; pin, veto or release by a person; ended."),
+        Column("kind", "VARCHAR", "advice, change, keep, revert, timeout by tuning; pin, veto, release by a person; ended."),
         Column("mode", "VARCHAR", "Most that tuning might do with the step then."),
         Column("model", "INTEGER", "Version of the model that it follows; empty for none."),
         *_CONFIG,
@@ -114,6 +179,7 @@ TUNING_DECISIONS = TableSpec(
         Column("effect_saving", "DOUBLE", "Part of memory times time that was saved; negative: it took more."),
         Column("effect_lower", "DOUBLE", "With `effect_upper` its 95 % interval."),
         Column("effect_upper", "DOUBLE", "Other end of the interval."),
+        Column("by_class", "VARCHAR", "JSON object: memory of the first attempt, for classes of input that have another."),
     ),
     time_column=None,
     order_by=("decided_at", "step"),
@@ -147,3 +213,4 @@ class Decision:
     effect_saving: float | None = None
     effect_lower: float | None = None
     effect_upper: float | None = None
+    by_class: str | None = None

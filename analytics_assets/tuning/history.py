@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from analytics_assets.telemetry.tables import StepTelemetry
+from analytics_assets.tuning.classes import input_class
 from analytics_assets.tuning.effect import Fared
 
 _MB, _GIB = 1_000_000, 2**30
@@ -23,10 +24,24 @@ _AHEAD, _LONGEST = timedelta(minutes=5), 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What is known of a run of a step as it begins, beside its limits; None where nobody can tell."""
+
+    job: str = ""
+    tenant: str | None = None
+    partition: str | None = None
+    code_version: str | None = None
+    input_bytes: int | None = None
+    input_rows: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class StepRun:
     """A run of a step with all its attempts, under one config.
 
     `need_mb` is None where it is not known: it did not succeed. `over_mb` are the limits with which attempts ran out of memory.
+    `waited` are the seconds between its attempts.
     """
 
     run_id: str
@@ -38,6 +53,14 @@ class StepRun:
     seconds: float
     gib_hours: float
     failed: bool
+    begun: Begun = Begun()
+    outcome: str = "success"
+    attempts: int = 1
+    waited: float = 0.0
+
+    @property
+    def ended(self) -> datetime:
+        return self.began + timedelta(seconds=self.seconds + self.waited)
 
     @property
     def fared(self) -> Fared:
@@ -92,7 +115,10 @@ def _wrong(attempts: Sequence[StepTelemetry], machine_bytes: int, now: datetime)
     for row in attempts:
         if row.wall_seconds is None or row.peak_memory_bytes is None or row.memory_limit_bytes is None:
             return "it was not measured"
-        numbers_of = (row.wall_seconds, row.peak_memory_bytes, row.memory_before_bytes, row.duckdb_peak_bytes, row.cpu_seconds)
+        numbers_of = (
+            row.wall_seconds, row.peak_memory_bytes, row.memory_before_bytes, row.duckdb_peak_bytes, row.cpu_seconds,
+            row.input_bytes,
+        )  # fmt: skip
         if any(value is not None and (not math.isfinite(value) or value < 0) for value in numbers_of):
             return "a time or size is negative"
         if row.wall_seconds > _LONGEST:
@@ -105,17 +131,25 @@ def _wrong(attempts: Sequence[StepTelemetry], machine_bytes: int, now: datetime)
 
 
 def _run(attempts: Sequence[StepTelemetry]) -> StepRun:
-    last = attempts[-1]
+    first, last = attempts[0], attempts[-1]
+    seconds = sum(row.wall_seconds or 0 for row in attempts)
+    ended = last.started_at + timedelta(seconds=last.wall_seconds or 0)
     return StepRun(
         run_id=last.run_id,
-        began=attempts[0].started_at,
-        source=attempts[0].config_source or "",
-        limit_mb=_limit(attempts[0]),
+        began=first.started_at,
+        source=first.config_source or "",
+        limit_mb=_limit(first),
         need_mb=_need(last) if last.outcome == "success" and not last.lower_bound else None,
         over_mb=tuple(_limit(row) for row in attempts if row.outcome == "out_of_memory"),
-        seconds=sum(row.wall_seconds or 0 for row in attempts),
+        seconds=seconds,
         gib_hours=sum((row.memory_limit_bytes or 0) / _GIB * (row.wall_seconds or 0) / 3600 for row in attempts),
         failed=last.outcome != "success",
+        begun=Begun(
+            first.job, first.tenant, first.partition, first.code_version, first.input_bytes, first.input_rows, first.threads
+        ),
+        outcome=last.outcome,
+        attempts=len(attempts),
+        waited=max((ended - first.started_at).total_seconds() - seconds, 0.0),
     )
 
 
@@ -131,6 +165,11 @@ def _need(row: StepTelemetry) -> float:
     known = row.duckdb_peak_bytes
     held = grown if known is None else max(known / _MB, grown if row.step in _UNSEEN else 0.0)
     return min(held, limit)
+
+
+def class_of(run: StepRun) -> str | None:
+    """The class of what lay before a run as it began; None where nobody knows."""
+    return input_class(run.begun.input_bytes)
 
 
 def between(runs: Sequence[StepRun], first: datetime, last: datetime) -> Iterator[StepRun]:

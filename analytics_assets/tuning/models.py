@@ -7,7 +7,7 @@ file that is missing, corrupt or from another version counts as no model, and th
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,26 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class LearnedClass:
+    """What a model says of the runs of a step whose input is of one class, as `Learned` does of all others.
+
+    `saving` is over what they would have like all others.
+    """
+
+    requests_mb: tuple[int, ...]
+    label: str
+    runs: int
+    judged: int
+    saving: float
+
+
+@dataclass(frozen=True)
 class Learned:
     """What a model says of a step. `requests_mb` ascend: of the first attempt, and of each after one that ran out of memory.
 
     `saving` is the part of the preset's memory times time that it would have saved in the `judged` runs, which it had not
-    seen, failed attempts included; `lower` and `upper` are the ends of its interval. `others` are the next best, in words.
+    seen, failed attempts included; `lower` and `upper` are the ends of its interval. `others` are the next best, in words;
+    `classes` are those of the input for which it says something else, which `saving` counts in.
     """
 
     requests_mb: tuple[int, ...]
@@ -34,6 +49,12 @@ class Learned:
     lower: float
     upper: float
     others: tuple[str, ...] = ()
+    classes: Mapping[str, LearnedClass] = field(default_factory=dict)
+
+    def requests_of(self, name: str | None) -> tuple[int, ...]:
+        """What the runs of a class of input ask for; None: nobody knows the class."""
+        known = self.classes.get(name) if name else None
+        return known.requests_mb if known else self.requests_mb
 
 
 @dataclass(frozen=True)
@@ -117,10 +138,22 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _model(content: Mapping[str, Any]) -> Model:
-    steps = {
-        step: Learned(**{**one, "requests_mb": tuple(map(int, one["requests_mb"])), "others": tuple(one["others"])})
-        for step, one in content["steps"].items()
-    }
-    if not all(one.requests_mb and list(one.requests_mb) == sorted(set(one.requests_mb)) for one in steps.values()):
-        raise ValueError("requests do not ascend")
+    steps = {step: _learned(one) for step, one in content["steps"].items()}
     return Model(content["version"], content["before"], datetime.fromisoformat(content["made_at"]), steps)
+
+
+def _learned(one: Mapping[str, Any]) -> Learned:
+    # A model from before there were classes has none.
+    classes = {
+        name: LearnedClass(**{**known, "requests_mb": _ascending(known["requests_mb"])})
+        for name, known in one.get("classes", {}).items()
+    }
+    changed = {"requests_mb": _ascending(one["requests_mb"]), "others": tuple(one["others"]), "classes": classes}
+    return Learned(**{**one, **changed})
+
+
+def _ascending(requests: list[Any]) -> tuple[int, ...]:
+    found = tuple(map(int, requests))
+    if not found or list(found) != sorted(set(found)):
+        raise ValueError("requests do not ascend")
+    return found

@@ -60,6 +60,14 @@ class EffectRules(Declared):
         return self
 
 
+class TimeoutRules(Declared):
+    """When an attempt of a step is ended since it takes much longer than such runs do."""
+
+    margin: float = Field(3, ge=1.5, le=100, description="Timeout over the bound that 95 of 100 such runs stay under.")
+    least_minutes: float = Field(10, gt=0, le=7 * 24 * 60, description="Minutes that every attempt has.")
+    least_runs: int = Field(20, ge=10, le=1000, description="Runs with a class of input that have to be over.")
+
+
 class TuningRules(Declared):
     """The file."""
 
@@ -71,6 +79,7 @@ class TuningRules(Declared):
     out_of_memory: OutOfMemory = OutOfMemory()
     licence: LicenceRules = LicenceRules()
     effect: EffectRules = EffectRules()
+    timeouts: TimeoutRules = TimeoutRules()
 
     def deadline(self, step: str) -> float | None:
         """Seconds that a step may take; None: nobody said."""

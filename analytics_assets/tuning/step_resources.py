@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import duckdb
 
@@ -14,11 +15,19 @@ from analytics_assets.settings import Settings, UserError
 from analytics_assets.telemetry.probe import machine_memory
 from analytics_assets.telemetry.steps import STEPS_LOCK
 from analytics_assets.telemetry.tables import STEP_TELEMETRY, StepTelemetry
-from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS, Decision, Standing
+from analytics_assets.tuning.config_tables import (
+    RESOURCE_CONFIGS,
+    TUNING_DECISIONS,
+    Decision,
+    Standing,
+    rows_of,
+    standings_of,
+)
+from analytics_assets.tuning.features import STEP_FEATURES, features
 from analytics_assets.tuning.history import History, history
-from analytics_assets.tuning.in_force import ResourceConfig, write_in_force
+from analytics_assets.tuning.in_force import ResourceConfig, read_in_force, write_in_force
 from analytics_assets.tuning.licence import Override
-from analytics_assets.tuning.models import InUse, Model, in_use, promote, use
+from analytics_assets.tuning.models import InUse, Learned, Model, in_use, promote, use
 from analytics_assets.tuning.rules import FILE, TuningRules
 from analytics_assets.tuning.settle import Known, Settled, config_of, first_standing, overridden, released, settle
 from analytics_assets.warehouse.home import Home
@@ -55,7 +64,7 @@ class Retrained:
             used = f"model {self.before.version} stays" if self.before.model else "there is none, and steps keep their presets"
             return f"no model is better than what is in use: {used}"
         steps = self.promoted.steps
-        told = ", ".join(f"{step} {one.requests_mb[0]:,} MB (saves {one.saving:.0%})" for step, one in sorted(steps.items()))
+        told = ", ".join(f"{step} {_memory(one)} (saves {one.saving:.0%})" for step, one in sorted(steps.items()))
         return f"model {self.promoted.version} was promoted: {told or 'every step keeps its preset'}"
 
 
@@ -88,9 +97,17 @@ class StepResources:
         rows = con.execute(f"select {names} from ({select}) where date >= ?", [since])
         return history([StepTelemetry(*row) for row in rows.fetchall()], self.machine_mb * 1_000_000, now)
 
+    def keep_features(self, con: duckdb.DuckDBPyConnection, now: datetime) -> int:
+        """Write what was known of each run as it began, and what came of it; returns how many runs."""
+        with self.home.lock(STEPS_LOCK):
+            rows = features(self.history(con, now).runs, now)
+            if rows:
+                write(con, self.home, STEP_FEATURES, [astuple(row) for row in rows])
+        return len(rows)
+
     def standings(self, con: duckdb.DuckDBPyConnection) -> dict[str, Standing]:
         """How each step stands, by its name."""
-        return {row[0]: Standing(*row) for row in read(con, self.home, RESOURCE_CONFIGS)}
+        return standings_of(read(con, self.home, RESOURCE_CONFIGS))
 
     def decisions(self, con: duckdb.DuckDBPyConnection) -> list[Decision]:
         """Every decision, oldest first."""
@@ -101,13 +118,18 @@ class StepResources:
 
     def look(self, con: duckdb.DuckDBPyConnection, now: datetime, frozen: Callable[[], str | None] = lambda: None) -> Looked:
         """Decide about every step, keep that, and put it in force. `frozen` says why no change may be made now."""
+        # Here and not above: it brings a library for numbers.
+        from analytics_assets.tuning.timeouts import timeouts
+
         with self.home.lock(STEPS_LOCK):
             found, model, stood = self.history(con, now), self.model(), self.standings(con)
+            of_steps = timeouts(found.runs, self.rules.timeouts)
             settled = []
             for step in sorted({*found.runs, *stood}):
                 before = stood.get(step) or first_standing(step, found.assets.get(step, "[]"), self.preset)
                 before = replace(before, assets=found.assets.get(step, before.assets))
-                settled.append(settle(before, self._known(step, found, model, frozen), self.rules, now))
+                known = replace(self._known(step, found, model, frozen), timeouts=of_steps.get(step, {}))
+                settled.append(settle(before, known, self.rules, now))
             return self._keep(con, settled, stood, found, model, now)
 
     def retrain(self, con: duckdb.DuckDBPyConnection, now: datetime) -> Retrained:
@@ -119,8 +141,7 @@ class StepResources:
             found, before = self.history(con, now), self.model()
             steps = before.model.steps if before.model else {}
             best = learned(found.runs, steps, self.preset, self.rules, self.most_mb, now)
-            asked = {step: one.requests_mb for step, one in steps.items()}
-            if {step: one.requests_mb for step, one in best.items()} == asked:
+            if _asked(best) == _asked(steps):
                 return Retrained(None, before, found)
             return Retrained(promote(self.home, best, now), before, found)
 
@@ -183,6 +204,15 @@ class StepResources:
         learned = model.model.steps.get(step) if model.model else None
         return Known(self.preset, found.runs.get(step, ()), learned, model.version, frozen)
 
+    def _timeouts(self, settled: Sequence[Settled]) -> dict[str, Mapping[str, float]]:
+        """The timeouts of all steps. Where nothing was decided now they stay as they are, also one that has acted."""
+        known = dict(read_in_force(self.home).timeouts)
+        for row in (one.standing for one in settled):
+            own = {one.input_class: one.timeout_seconds for one in row.classes if one.timeout_seconds is not None}
+            known.pop(row.step, None)
+            known |= {row.step: own} if own else {}
+        return known
+
     def _keep(
         self, con: duckdb.DuckDBPyConnection, settled: Sequence[Settled], stood: Mapping[str, Standing], found: History,
         model: InUse, now: datetime,
@@ -195,10 +225,24 @@ class StepResources:
         if decided or any(one.measured for one in settled):
             write(con, self.home, TUNING_DECISIONS, [astuple(row) for row in (*kept, *decided)])
         if standings:
-            write(con, self.home, RESOURCE_CONFIGS, [astuple(row) for row in standings])
+            write(con, self.home, RESOURCE_CONFIGS, [values for row in standings for values in rows_of(row)])
         configs = {row.step: config for row in standings if (config := config_of(row)) is not None}
-        write_in_force(self.home, configs)
+        write_in_force(self.home, configs, self._timeouts(settled))
         return Looked(standings, decided, found.set_aside, model.fault)
+
+
+def _memory(said: Learned) -> str:
+    """The memory of the first attempt, in words."""
+    sizes = sorted({said.requests_mb[0], *(one.requests_mb[0] for one in said.classes.values())})
+    return f"{sizes[0]:,} MB" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} MB by its input"
+
+
+def _asked(steps: Mapping[str, Learned]) -> dict[str, Any]:
+    """All that a model asks for."""
+    return {
+        step: (one.requests_mb, {name: of_class.requests_mb for name, of_class in one.classes.items()})
+        for step, one in steps.items()
+    }
 
 
 def _with_effect(row: Decision, settled: Sequence[Settled], stood: Mapping[str, Standing], now: datetime) -> Decision:

@@ -18,6 +18,7 @@ _RIGHT_OF_WAY = "right_of_way"
 OPEN, CLOSED = 0o777, 0o770
 # The data homes in which this process has the right of way.
 _FIRST: set[Path] = set()
+_waited = 0.0
 
 
 class Busy(Exception):
@@ -148,8 +149,19 @@ class Home:
                 if waited >= wait_seconds:
                     raise Busy(f"{name} has been in use for {waited:.0f} s")
                 sleep(pause)
+                _note_wait(pause)
                 waited, pause = waited + pause, min(pause * 1.5, 0.1)
             yield
+
+
+def _note_wait(seconds: float) -> None:
+    global _waited
+    _waited += seconds
+
+
+def seconds_waited() -> float:
+    """What this process has waited for locks, in seconds."""
+    return _waited
 
 
 def replace_file(new: Path, target: Path) -> None:

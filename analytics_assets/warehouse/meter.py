@@ -40,6 +40,8 @@ class Counts:
     memory_limit: int | None = None
     threads: int | None = None
     config_source: str | None = None
+    input_bytes: int | None = None
+    input_rows: int | None = None
 
 
 _counts: Counts | None = None
@@ -68,6 +70,13 @@ def brought(by_tenant: Mapping[str, int]) -> None:
     if _counts is not None:
         for tenant, rows in by_tenant.items():
             _counts.rows_by_tenant[tenant] = _counts.rows_by_tenant.get(tenant, 0) + rows
+
+
+def given(size: int | None, rows: int | None) -> None:
+    """Note how much the step has before it, in bytes and rows, as known when it begins."""
+    # Within the step's own connection others may be opened, when it has already changed what it reads.
+    if _counts is not None and _counts.memory_limit is None:
+        _counts.input_bytes, _counts.input_rows = size, rows
 
 
 @contextmanager

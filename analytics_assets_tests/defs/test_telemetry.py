@@ -20,7 +20,7 @@ from analytics_assets.defs.instance import PROCESS_TAG, open_instance
 from analytics_assets.defs.partitions import RANGE_END, RANGE_START
 from analytics_assets.defs.resources import production_resources
 from analytics_assets.defs.run_logs import forget_old
-from analytics_assets.defs.telemetry import _partition, _tenant, collect
+from analytics_assets.defs.telemetry import _tenant, collect, partition_of
 from analytics_assets.pipeline import Pipeline
 from analytics_assets.settings import PROJECT
 from analytics_assets.telemetry.journal import left
@@ -149,7 +149,7 @@ def test_what_somebody_types_into_a_tag_is_kept_only_if_it_is_a_tenant_or_days(
     tags: dict[str, str], tenant: str | None, partition: str | None
 ) -> None:
     run = dg.DagsterRun(job_name="some", run_config={"ops": {"one": {"config": {"tenant": tags.get("analytics/tenant")}}}})
-    assert (_tenant(run.with_tags(tags), "one", {"acme"}), _partition(tags)) == (tenant, partition)
+    assert (_tenant(run.with_tags(tags), "one", {"acme"}), partition_of(tags)) == (tenant, partition)
 
 
 def test_a_step_whose_process_was_killed_is_a_lower_bound(kept: Kept) -> None:

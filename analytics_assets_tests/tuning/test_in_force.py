@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.settings import CONFIG, ConfigError
-from analytics_assets.tuning.in_force import ResourceConfig, folder, ladder, read_in_force, write_in_force
+from analytics_assets.tuning.in_force import ResourceConfig, folder, ladder, read_in_force, suspend_timeouts, write_in_force
 from analytics_assets.tuning.rules import FILE, MemoryRules, OutOfMemory, TuningRules
 from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import NOW
 
 PRESET = ResourceConfig(512, 2)
+LEARNED = ResourceConfig(1024, 2, (2048,), "model 4", classes={"up to 3 MB": (160, 512), "up to 1 GB": (2048,)})
 PINNED = ResourceConfig(1024, 1, (2048, 4096), "pinned", NOW + timedelta(days=1))
 MINUTE = timedelta(minutes=1)
 
@@ -26,7 +27,10 @@ sizes = st.integers(128, 1_048_576)
 @given(st.dictionaries(st.text(max_size=8), st.lists(sizes, min_size=1, max_size=5, unique=True).map(sorted), max_size=4))
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, list[int]]) -> None:
     home = Home(tmp_path_factory.mktemp("home"))
-    configs = {step: ResourceConfig(rungs[0], 3, tuple(rungs[1:]), "model 4", NOW) for step, rungs in asked.items()}
+    configs = {
+        step: ResourceConfig(rungs[0], 3, tuple(rungs[1:]), "model 4", NOW, {"up to 3 MB": tuple(rungs)})
+        for step, rungs in asked.items()
+    }
     write_in_force(home, configs)
     assert (read_in_force(home).configs, read_in_force(home).fault) == (configs, None)
 
@@ -41,6 +45,20 @@ def test_a_config_holds_until_its_end_and_for_its_step_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("of_class", "sizes"),
+    [("up to 3 MB", (160, 512)), ("up to 1 GB", (2048,)), ("up to 30 MB", (1024, 2048)), (None, (1024, 2048))],
+)
+def test_a_step_has_what_is_said_of_its_input_and_else_what_all_have(
+    tmp_path: Path, of_class: str | None, sizes: tuple[int, ...]
+) -> None:
+    home = Home(tmp_path)
+    write_in_force(home, {"sessions": LEARNED})
+    found = read_in_force(home).of("sessions", PRESET, NOW, of_class)
+    assert (found.memory_mb, *found.retry_mb) == sizes
+    assert (found.source, found.classes) == ("model 4", {})
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ("half", "in_force.json cannot be read (JSONDecodeError)"),
@@ -48,6 +66,9 @@ def test_a_config_holds_until_its_end_and_for_its_step_alone(tmp_path: Path) -> 
         ({"steps": {"sessions": {"memory_mb": 512}}}, "in_force.json cannot be read (KeyError)"),
         ({"memory_mb": 10}, "in_force.json cannot be read (ValueError)"),
         ({"memory_mb": 512, "retry_mb": [512]}, "in_force.json cannot be read (ValueError)"),
+        ({"classes": {"up to 3 MB": [512, 160]}}, "in_force.json cannot be read (ValueError)"),
+        ({"classes": {"up to 3 MB": []}}, "in_force.json cannot be read (ValueError)"),
+        ({"timeouts": {"sessions": {"up to 3 MB": -1}}}, "in_force.json cannot be read (ValueError)"),
         ({"threads": "many"}, "in_force.json cannot be read (ValueError)"),
         ({"until": "soon"}, "in_force.json cannot be read (ValueError)"),
     ],
@@ -66,6 +87,20 @@ def test_a_file_that_cannot_be_used_leaves_the_preset_and_says_so(tmp_path: Path
     known = read_in_force(home)
     assert known.fault == said
     assert known.of("sessions", PRESET, NOW) == replace(PRESET, source="default: in_force.json unreadable")
+
+
+def test_a_step_with_its_preset_has_a_timeout_for_the_inputs_of_which_one_is_known(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    write_in_force(home, {"marts": LEARNED}, {"sessions": {"up to 3 MB": 900.0}, "marts": {"up to 1 GB": 7200.0}})
+    known = read_in_force(home)
+    assert known.of("sessions", PRESET, NOW, "up to 3 MB") == replace(PRESET, timeout_seconds=900.0)
+    assert known.of("marts", PRESET, NOW, "up to 1 GB").timeout_seconds == 7200.0
+    assert known.of("sessions", PRESET, NOW, "up to 10 MB") == known.of("sessions", PRESET, NOW) == PRESET
+    suspend_timeouts(home, "sessions")
+    assert (read_in_force(home).timeouts, read_in_force(home).configs) == (
+        {"marts": {"up to 1 GB": 7200.0}},
+        {"marts": LEARNED},
+    )
 
 
 @given(sizes, st.integers(0, 6), st.floats(1.01, 10), st.integers(128, 1_048_576))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from analytics_assets.tuning.history import StepRun
+from analytics_assets.tuning.history import Begun, StepRun
 from analytics_assets.tuning.in_force import ResourceConfig
 from analytics_assets.tuning.learn import learned
-from analytics_assets.tuning.models import Learned, in_use, promote, use, versions
+from analytics_assets.tuning.models import Learned, LearnedClass, in_use, promote, use, versions
 from analytics_assets.tuning.rules import TuningRules
 from analytics_assets.warehouse.home import Home
 from analytics_assets_tests.builders import NOW
@@ -73,6 +73,49 @@ def test_a_step_that_outgrew_its_preset_is_advised_more() -> None:
     assert found.saving > 0
 
 
+# Classes of input
+
+
+def of_input(size: int, days: int, need_mb: float, hour: int) -> list[StepRun]:
+    """A run a day at that hour with so much before it."""
+    return daily(NOW - timedelta(hours=hour), days, need_mb=need_mb, begun=Begun(input_bytes=size))
+
+
+SMALL, LARGE = of_input(2_000_000, 40, 60.0, 0), of_input(500_000_000, 40, 450.0, 3)
+
+
+def test_small_inputs_get_less_where_large_ones_need_all_of_the_preset() -> None:
+    found = learn([*SMALL, *LARGE])
+    assert found is not None and found.classes.keys() == {"up to 3 MB"}
+    small = found.classes["up to 3 MB"]
+    assert (small.runs, small.judged) == (33, 7) and small.requests_mb[0] < 180
+    assert small.requests_mb[-3:] == found.requests_mb[-3:] == (512, 1024, 2048)
+    assert found.requests_mb[0] >= 450 and found.requests_of("up to 1 GB") == found.requests_mb
+    # What is said to be saved is of all runs.
+    assert 0 < found.saving < small.saving
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [*SMALL],
+        [*SMALL, *of_input(500_000_000, 40, 60.0, 3)],
+        [*SMALL[-12:], *LARGE],
+        [*SMALL[:-7], *LARGE],
+    ],
+)
+def test_a_class_of_which_too_little_is_known_or_that_needs_what_all_need_has_what_all_have(runs: list[StepRun]) -> None:
+    found = learn(sorted(runs, key=lambda run: run.began))
+    assert found is None or "up to 3 MB" not in found.classes
+
+
+def test_a_class_in_a_quiet_week_keeps_what_it_has() -> None:
+    used = learn([*SMALL, *LARGE])
+    assert used is not None
+    again = learn([*SMALL[:-7], *LARGE], used=used)
+    assert again is not None and again.classes == used.classes
+
+
 # Versions
 
 
@@ -83,7 +126,8 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_model_is_kept_by_version_and_the_one_before_is_a_step_away(home: Home) -> None:
     assert (in_use(home).model, in_use(home).fault) == (None, None)
-    first, second = promote(home, {"sessions": USED}, NOW), promote(home, {}, NOW + DAY)
+    used = replace(USED, classes={"up to 3 MB": LearnedClass((160, 512), "typical + 20 %", 33, 7, 0.4)})
+    first, second = promote(home, {"sessions": used}, NOW), promote(home, {}, NOW + DAY)
     assert (first.version, first.before, second.version, second.before) == (1, 0, 2, 1)
     assert in_use(home).model == second
     use(home, second.before)
@@ -101,7 +145,7 @@ def test_a_model_is_kept_by_version_and_the_one_before_is_a_step_away(home: Home
         ("{", "model 1 cannot be read (JSONDecodeError); steps have their presets"),
         ({"format": 9}, "model 1 is of another format; steps have their presets"),
         ({"version": 2}, "model 1 is of another format; steps have their presets"),
-        ({"steps": {"sessions": {"requests_mb": [512, 128]}}}, "model 1 cannot be read (KeyError); steps have their presets"),
+        ({"steps": {"sessions": {"requests_mb": [512, 128]}}}, "model 1 cannot be read (ValueError); steps have their presets"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_none_and_the_reason_is_told(home: Home, content: object, said: str) -> None:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics_assets.tuning.config_tables import Standing
+from analytics_assets.tuning.classes import CLASSES
+from analytics_assets.tuning.config_tables import OfClass, Standing, in_order, rows_of, standings_of
 from analytics_assets.tuning.history import StepRun
 from analytics_assets.tuning.in_force import ResourceConfig
 from analytics_assets.tuning.licence import Override
-from analytics_assets.tuning.models import Learned
+from analytics_assets.tuning.models import Learned, LearnedClass
 from analytics_assets.tuning.rules import TuningRules
 from analytics_assets.tuning.settle import Known, Settled, config_of, first_standing, overridden, released, settle
 from analytics_assets_tests.builders import NOW
@@ -27,6 +28,9 @@ LEARNED = Learned(
 ACT, ADVISE, OBSERVE = (TuningRules(mode=mode) for mode in ("act", "advise", "observe"))
 RUNS = daily(NOW, 40)
 KNOWN = Known(PRESET, RUNS, LEARNED, version=3)
+# Of small inputs something else is known.
+SMALL = LearnedClass((100, 512), "typical + 20 %", runs=20, judged=6, saving=0.3)
+BY_CLASS = replace(LEARNED, classes={"up to 3 MB": SMALL})
 FIRST = first_standing("sessions", '["sessions"]', PRESET)
 # As the look before left it: with a baseline.
 READY = settle(FIRST, KNOWN, ACT, NOW - DAY).standing
@@ -58,6 +62,49 @@ def test_a_model_that_is_better_is_applied_where_a_person_allows_it_and_a_baseli
     assert (done.decisions[0].was_mb, done.decisions[0].memory_mb, done.decisions[0].saving) == (512, 160, 0.6)
     assert done.decisions[0].reasons == "5 weeks of telemetry, a baseline of 40 runs, a won back-test"
     assert done.decisions[0].alternatives == '["typical"]'
+
+
+def test_what_was_learned_of_a_class_of_input_is_applied_with_the_rest_and_taken_back_with_it() -> None:
+    known = replace(KNOWN, learned=BY_CLASS)
+    done = settle(READY, known, ACT, NOW)
+    assert config_of(done.standing) == ResourceConfig(160, 2, (320, 512), "model 3", classes={"up to 3 MB": (100, 512)})
+    assert done.decisions[0].by_class == '{"up to 3 MB": 100}'
+    worse = replace(known, runs=after(done.standing, 6, gib_hours=14.0))
+    back = settle(done.standing, worse, ACT, NOW + 7 * DAY)
+    assert kinds(back) == ["revert"] and config_of(back.standing) is None
+    assert [one.memory_mb for one in back.standing.classes] == [512]
+
+
+def test_a_step_that_has_what_is_best_for_all_is_still_changed_for_a_class() -> None:
+    usual = replace(BY_CLASS, requests_mb=(512, 1024))
+    assert kinds(settle(READY, replace(KNOWN, learned=replace(usual, classes={})), ACT, NOW)) == []
+    done = settle(READY, replace(KNOWN, learned=usual), ACT, NOW)
+    assert kinds(done) == ["change"]
+    # A run of that class that is lost to memory takes it back at once.
+    lost = replace(KNOWN, learned=usual, runs=after(done.standing, 1, failed=True, over_mb=(100, 512)))
+    assert kinds(settle(done.standing, lost, ACT, NOW + 2 * DAY)) == ["revert"]
+
+
+def test_a_class_is_advised_once_and_a_person_has_the_word_for_all_inputs() -> None:
+    first = settle(FIRST, replace(KNOWN, learned=BY_CLASS), ADVISE, NOW)
+    assert kinds(first) == ["advice"] and first.decisions[0].by_class == '{"up to 3 MB": 100}'
+    assert kinds(settle(first.standing, replace(KNOWN, learned=BY_CLASS), ADVISE, NOW + DAY)) == []
+    more = replace(BY_CLASS, classes={"up to 3 MB": replace(SMALL, requests_mb=(130, 512))})
+    assert kinds(settle(first.standing, replace(KNOWN, learned=more), ADVISE, NOW + DAY)) == ["advice"]
+    changed = settle(READY, replace(KNOWN, learned=BY_CLASS), ACT, NOW).standing
+    pinned = overridden(changed, KNOWN, WEEK, NOW, ResourceConfig(1024, 1)).standing
+    assert config_of(pinned) == ResourceConfig(1024, 1, (), "pinned", NOW + 7 * DAY)
+
+
+@given(st.lists(st.sampled_from(CLASSES), unique=True, max_size=4), st.booleans())
+def test_a_step_is_kept_in_a_row_for_each_class_and_read_again(names: list[str], advised: bool) -> None:
+    classes = in_order(
+        OfClass(name, 128, "[512]", *((20, 256, "[512]", "typical", 6, 0.3) if advised else ())) for name in names
+    )
+    standing = replace(READY, classes=classes)
+    rows = rows_of(standing)
+    assert [row[1] for row in rows] == [None, *sorted(names, key=CLASSES.index)]
+    assert standings_of(rows[::-1]) == {"sessions": standing}
 
 
 def test_nothing_is_changed_without_a_baseline_that_was_stored_before() -> None:
@@ -181,7 +228,11 @@ def test_the_effect_of_a_pin_is_measured_and_never_taken_back() -> None:
 
 
 learned = st.none() | st.builds(
-    replace, st.just(LEARNED), saving=st.floats(-1, 1), requests_mb=st.sampled_from([(130, 512), (160, 512), (600,)])
+    replace,
+    st.just(LEARNED),
+    saving=st.floats(-1, 1),
+    requests_mb=st.sampled_from([(130, 512), (160, 512), (600,)]),
+    classes=st.sampled_from([{}, {"up to 3 MB": SMALL}, {"up to 1 GB": replace(SMALL, requests_mb=(400, 512))}]),
 )
 
 
