@@ -194,10 +194,13 @@ def show_promises(freshness: dict[str, Any], most: int = 6) -> None:
 
 def _newer_is_built(stages: "Pipeline", shown: dict[str, int]) -> bool:
     """Whether a rebuild made something that readers do not see."""
+    from analytics_assets.shown import NOTED
+
     built = {spec.name: stages.table(spec).snapshot().version for spec in stages.specs if spec.name in shown}
     last = stages.last_rebuild()
-    # What intake writes is no result of a rebuild.
-    built = {name: version for name, version in built.items() if name not in ("events", "rejected_events", "batches")}
+    # What intake writes is no result of a rebuild, and what the system notes about itself no reason to publish.
+    other = {"events", "rejected_events", "batches", *(spec.name for spec in NOTED)}
+    built = {name: version for name, version in built.items() if name not in other}
     return (last or 0) > shown["events"] or any(version > shown[name] for name, version in built.items())
 
 

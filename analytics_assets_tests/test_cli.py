@@ -795,6 +795,8 @@ def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop)
     assert told["reading"]["unread"] is None
     assert "Which tables nobody reads cannot be told yet: queries are known since " in shown
     assert re.search(r"^job seconds +refresh +\d+\.\d{3} ", shown, re.MULTILINE), shown
+    # What was kept of steps is no news that waits for a publish.
+    assert not analytics("status", "--json").json["newer_is_built"]
     measures = {row["measure"] for row in told["performance"]}
     assert measures >= {"query_seconds", "job_seconds", "rows_per_second", "processors_used", "disk_used", "manual_actions"}
     with Line.at(shop.home.root, shop.home.settings.config) as line:
