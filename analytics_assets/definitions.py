@@ -31,6 +31,7 @@ from analytics_assets.defs.run_logs import run_logs
 from analytics_assets.defs.scaling import TUNING, hourly_plan, plan, scaling
 from analytics_assets.defs.sessions import sessions, users
 from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
+from analytics_assets.defs.warming import opening, warm_caches
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -57,8 +58,8 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
             *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING, *CAPACITY, *RESOURCES]),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, telemetry, plan, capacity, outlook, tune, relearn, rollback_publish, erase, restore_drill],
-        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling],
+        jobs=[*JOBS, telemetry, plan, capacity, outlook, tune, relearn, rollback_publish, erase, restore_drill, warm_caches],
+        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling, opening],
         schedules=[
             *SCHEDULES,
             hourly_telemetry,

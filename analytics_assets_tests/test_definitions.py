@@ -225,6 +225,7 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
         "alerts",
         "erasures",
         "scaling",
+        "opening",
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
