@@ -15,7 +15,6 @@ from pathlib import Path
 
 import duckdb
 
-from analytics_assets.settings import Settings
 from analytics_assets.shown import published
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import current_path
@@ -59,7 +58,8 @@ def compare(home: Home, rounds: int) -> Measured:
             done = warm(home, published(), [name], _MOST)
             took.append(time.perf_counter() - began)
             _note(times[name]["warmed"], read[name]["warmed"], path, question)
-    ratio = {name: {state: median(of[state]) / median(of["warm"]) for state in of} for name, of in times.items()}
+    # The quickest of each: whoever else has the machine only slows.
+    ratio = {name: {state: min(of[state]) / min(of["warm"]) for state in of} for name, of in times.items()}
     return Measured(
         (
             *(Finding(f"warming: first query of {name}, cold / warm", ratio[name]["cold"]) for name in QUESTIONS),
@@ -113,7 +113,4 @@ def _ask(path: str, question: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        _ask(*sys.argv[1:])
-    else:
-        print(json.dumps([finding.__dict__ for finding in compare(Home(Settings.from_env().home), 5).findings], indent=1))
+    _ask(*sys.argv[1:])

@@ -45,6 +45,7 @@ def capacity(anew: bool, as_json: bool) -> int:
         raise UserError(_NOTHING)
     say(f"as of {rows[0].made_at:%Y-%m-%d %H:%M} UTC")
     shown = [row for row in rows if row.lead is None or row.lead == row.horizon]
+    shown.sort(key=lambda row: (list(_SAID).index(row.resource), row.lead or 0))
     show(
         ("what", "on", "expected", "4 of 5 days", "by", "off by", "last value off by", "why"),
         [

@@ -5,6 +5,7 @@ Slots for the work of opening hours are the scaling plan's; this is for those wh
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -38,7 +39,7 @@ def read_what_is_asked_most(context: dg.OpExecutionContext, pipeline: PipelineRe
     if done.left_out:
         told += f"; more than the {scaling.warm_mb} MB of scaling.yaml (warm_mb), so not all of {', '.join(done.left_out)}"
     context.log.info(told)
-    metadata = {"files": done.files, "bytes": done.bytes, "left out": ", ".join(done.left_out) or "nothing"}
+    metadata: dict[str, Any] = {"files": done.files, "bytes": done.bytes, "left out": ", ".join(done.left_out) or "nothing"}
     context.log_event(dg.AssetMaterialization("warm_caches", description=told, metadata=metadata))
 
 

@@ -129,7 +129,7 @@ def outlined(resource: Resource, uses: Sequence[Use], now: datetime) -> list[Out
     """The rows of one resource: a day each, or one that says why there is none."""
     mine = [(one.date, one.amount) for one in uses if one.resource == resource]
     if not mine:
-        return [_nothing(resource, now, None, "nothing of it was measured yet")]
+        return [_nothing(resource, now, None, "nothing of it was measured on a day that is over")]
     first, last = mine[0][0], mine[-1][0]
     stock = resource in _STOCKS
     found = outlook(by_day(mine, first, last, stock=stock), last, stock=stock)

@@ -16,5 +16,5 @@ def test_a_person_sees_what_will_be_used_or_why_nobody_can_tell(tmp_path: Path) 
         assert now.code == 0 and "bytes of the data home" in now.out and "needs 14 days of history and has 1 day" in now.out
         rows = analytics("tuning", "capacity", "--json").json["forecast"]
         assert {row["resource"]: row["reason"] for row in rows if row["resource"] != "stored_bytes"} == dict.fromkeys(
-            ("rows", "queue_depth", "scanned_bytes"), "nothing of it was measured yet"
+            ("rows", "queue_depth", "scanned_bytes"), "nothing of it was measured on a day that is over"
         )

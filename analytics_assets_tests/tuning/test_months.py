@@ -72,7 +72,9 @@ def test_a_home_in_which_nothing_was_measured_says_so(line: Line) -> None:
     found = {row.resource: (row.source, row.value, row.reason) for row in forecast(line.con, home, NOW)}
     assert found == {
         "stored_bytes": ("none", None, "needs 14 days of history and has 1 day"),
-        **dict.fromkeys(("rows", "queue_depth", "scanned_bytes"), ("none", None, "nothing of it was measured yet")),
+        **dict.fromkeys(
+            ("rows", "queue_depth", "scanned_bytes"), ("none", None, "nothing of it was measured on a day that is over")
+        ),
     }
 
 
