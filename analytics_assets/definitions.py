@@ -7,6 +7,7 @@ import dagster as dg
 
 from analytics_assets.defs.alerts import SERVICE_LEVELS, SLO_CHECKS, alerts
 from analytics_assets.defs.automation import SCHEDULES, SENSORS
+from analytics_assets.defs.capacity import CAPACITY, capacity, daily_capacity, outlook, weekly_outlook
 from analytics_assets.defs.conditions import AUTOMATION, with_condition
 from analytics_assets.defs.drill import restore_drill, weekly_drill
 from analytics_assets.defs.erasure import erase, erasures
@@ -30,6 +31,7 @@ from analytics_assets.defs.run_logs import run_logs
 from analytics_assets.defs.scaling import TUNING, hourly_plan, plan, scaling
 from analytics_assets.defs.sessions import sessions, users
 from analytics_assets.defs.telemetry import TELEMETRY, hourly_telemetry, telemetry
+from analytics_assets.defs.warming import opening, warm_caches
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -53,12 +55,21 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
                 ],
             ),
             *SERVICE_LEVELS,
-            *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING, *RESOURCES]),
+            *dg.map_asset_specs(with_tier, [*TELEMETRY, *TUNING, *CAPACITY, *RESOURCES]),
         ],
         asset_checks=[layout_is_lean, audit_log_is_whole, nothing_is_past_its_limit, *PROMISE_CHECKS, *SLO_CHECKS],
-        jobs=[*JOBS, telemetry, plan, tune, relearn, rollback_publish, erase, restore_drill],
-        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling],
-        schedules=[*SCHEDULES, hourly_telemetry, hourly_plan, daily_tune, weekly_retrain, weekly_drill],
+        jobs=[*JOBS, telemetry, plan, capacity, outlook, tune, relearn, rollback_publish, erase, restore_drill, warm_caches],
+        sensors=[*SENSORS, AUTOMATION, *TIER_SENSORS, alerts, erasures, scaling, opening],
+        schedules=[
+            *SCHEDULES,
+            hourly_telemetry,
+            hourly_plan,
+            daily_capacity,
+            weekly_outlook,
+            daily_tune,
+            weekly_retrain,
+            weekly_drill,
+        ],
         resources={**production_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

@@ -10,6 +10,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.build import resolved_identities, stitched
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.capacity_tables import CAPACITY_FORECAST, CAPACITY_INPUTS, CAPACITY_USE
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.features import STEP_FEATURES
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
@@ -19,7 +20,7 @@ from analytics_assets.warehouse.table import Table
 
 # What the system notes about itself: none is a reason to publish.
 NOTED = (STEP_TELEMETRY, UNIT_COSTS, QUERY_LOG, RELIABILITY_METRICS, PERFORMANCE_METRICS, LOAD_FORECAST, SCALING_PLAN,
-         STEP_FEATURES, RESOURCE_CONFIGS, TUNING_DECISIONS)  # fmt: skip
+         CAPACITY_INPUTS, CAPACITY_USE, CAPACITY_FORECAST, STEP_FEATURES, RESOURCE_CONFIGS, TUNING_DECISIONS)  # fmt: skip
 
 
 def published() -> list[TableSpec]:

@@ -17,6 +17,7 @@ _LOGIC = {
     "alerts",
     "aside",
     "audit",
+    "capacity",
     "consents",
     "erasure",
     "events",
@@ -60,6 +61,7 @@ MAY_USE = {
     "telemetry": {"settings", "warehouse"},
     "privacy": {"audit", "settings", "warehouse"},
     "labelling": {"audit", "events", "freshness", "marts", "privacy", "sessions", "settings", "slo", "warehouse"},
+    "capacity": {"events", "marts", "privacy", "sessions", "settings", "slo", "telemetry", "tuning", "warehouse"},
     "consents": {"events", "privacy", "sessions", "settings", "warehouse"},
     "outgoing": {"audit", "events", "freshness", "labelling", "privacy", "sessions", "settings", "shown", "warehouse"},
     "explain": {

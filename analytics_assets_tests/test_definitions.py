@@ -14,6 +14,7 @@ import yaml
 
 from analytics_assets.definitions import build_definitions
 from analytics_assets.defs.automation import SCHEDULES
+from analytics_assets.defs.capacity import daily_capacity, weekly_outlook
 from analytics_assets.defs.drill import weekly_drill
 from analytics_assets.defs.freshness import PROMISES
 from analytics_assets.defs.partitions import DAYS
@@ -32,6 +33,7 @@ from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USE
 from analytics_assets.settings import PROJECT, ConfigError, Settings
 from analytics_assets.slo.declared import SLOS
 from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.capacity_tables import CAPACITY_FORECAST, CAPACITY_INPUTS, CAPACITY_USE
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.features import STEP_FEATURES
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
@@ -57,6 +59,9 @@ TABLES = {
         LOAD_FORECAST,
         SCALING_PLAN,
         STEP_FEATURES,
+        CAPACITY_INPUTS,
+        CAPACITY_USE,
+        CAPACITY_FORECAST,
         RESOURCE_CONFIGS,
         TUNING_DECISIONS,
         *mart_tables(),
@@ -225,10 +230,11 @@ def test_sensors_and_schedules_run_without_a_click(definitions: dg.Definitions) 
         "alerts",
         "erasures",
         "scaling",
+        "opening",
     ]
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.name for schedule in SCHEDULES} == {"nightly"}
-    running = [*SCHEDULES, hourly_telemetry, hourly_plan, daily_tune, weekly_retrain]
+    running = [*SCHEDULES, hourly_telemetry, hourly_plan, daily_capacity, weekly_outlook, daily_tune, weekly_retrain]
     assert list(definitions.schedules or []) == [*running, weekly_drill]
     # There are backups only where somebody names a place for them.
     assert weekly_drill.default_status == dg.DefaultScheduleStatus.STOPPED
@@ -249,7 +255,7 @@ def test_every_slo_and_the_release_gate_has_a_check(definitions: dg.Definitions)
 def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
     chosen = {
         name: {key.to_user_string() for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys}
-        for name in ("ingest", "refresh", "publish", "maintain", "telemetry", "plan", "tune", "retrain")
+        for name in ("ingest", "refresh", "publish", "maintain", "telemetry", "plan", "capacity", "outlook", "tune", "retrain")
     }
     assert chosen["ingest"] == {"events", "rejected_events", "batches"}
     assert chosen["refresh"] == {*DAILY, "users", "analytics_duckdb"}
@@ -259,6 +265,8 @@ def test_each_job_has_its_own_assets(definitions: dg.Definitions) -> None:
         "step_telemetry", "unit_costs", "query_log", "reliability_metrics", "performance_metrics"
     }  # fmt: skip
     assert chosen["plan"] == {"load_forecast", "scaling_plan"}
+    assert chosen["capacity"] == {"capacity_inputs", "capacity_use"}
+    assert chosen["outlook"] == {"capacity_use", "capacity_forecast"}
     assert chosen["tune"] == {"step_features", "resource_configs", "tuning_decisions"}
     assert chosen["retrain"] == {*chosen["tune"], MODELS}
 

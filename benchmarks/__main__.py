@@ -23,7 +23,7 @@ BENCHMARKS = {
     "import": "imports", "ingest": "ingest", "growth": "growth", "memory": "memory", "concurrency": "concurrency",
     "demo": "demo", "query": "query", "faults": "faults", "detector": "detector", "audit": "audit", "egress": "egress",
     "pseudonyms": "pseudonyms", "erasure": "erasure", "contention": "contention", "latency": "latency",
-    "telemetry": "telemetry",
+    "telemetry": "telemetry", "warming": "warming", "outlook": "outlook",
 }  # fmt: skip
 
 

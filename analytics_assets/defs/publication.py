@@ -15,6 +15,7 @@ from analytics_assets.privacy.withheld import CONSENT_STATUS
 from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.sessions.tables import PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, QUERY_LOG, RELIABILITY_METRICS, STEP_TELEMETRY, UNIT_COSTS
+from analytics_assets.tuning.capacity_tables import CAPACITY_FORECAST, CAPACITY_INPUTS, CAPACITY_USE
 from analytics_assets.tuning.config_tables import RESOURCE_CONFIGS, TUNING_DECISIONS
 from analytics_assets.tuning.features import STEP_FEATURES
 from analytics_assets.tuning.tables import LOAD_FORECAST, SCALING_PLAN
@@ -33,6 +34,9 @@ PUBLISHED = [
     LOAD_FORECAST.name,
     SCALING_PLAN.name,
     STEP_FEATURES.name,
+    CAPACITY_INPUTS.name,
+    CAPACITY_USE.name,
+    CAPACITY_FORECAST.name,
     RESOURCE_CONFIGS.name,
     TUNING_DECISIONS.name,
     *(model.name for model in models().values() if model.layer == "marts"),

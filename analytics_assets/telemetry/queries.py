@@ -14,6 +14,8 @@ from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 
+import duckdb
+
 from analytics_assets.settings import UserError
 from analytics_assets.telemetry import probe
 from analytics_assets.telemetry.amounts import sound
@@ -100,3 +102,13 @@ def read(paths: Sequence[Path]) -> list[Query]:
                 if sound((query.seconds, query.cpu_seconds, query.memory_bytes, query.bytes_read, query.rows, query.version)):
                     found[query.query_id] = query
     return list(found.values())
+
+
+def most_asked(con: duckdb.DuckDBPyConnection, log: str, since: datetime) -> list[str]:
+    """The published tables that queries read since then, the one that most did first; `log` is a SELECT of `query_log`."""
+    rows = con.execute(
+        f"select name, count(*) from (select unnest(json_extract_string(tables, '$[*]')) as name from ({log}) "
+        "where asked_at >= ? and outcome = 'success') group by name order by count(*) desc, name",
+        [since],
+    ).fetchall()
+    return [name for name, _ in rows]

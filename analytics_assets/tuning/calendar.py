@@ -3,7 +3,7 @@
 What it says of a moment is a load to expect; whether capacity follows is decided in `scaling`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -132,7 +132,24 @@ class Calendar(Declared):
             return (), notes
         return (Planned(name=" and ".join(names), begin=now, end=now + _DAY, expected=expected, warm_up_minutes=0),), notes
 
+    def opening(self, now: datetime, before: timedelta) -> dict[datetime, list[str]]:
+        """What begins within `before` of `now` (aware), by when it does, and is to be warmed up by then: the names of each.
+
+        Times are those of the place, or as declared. What has no warm-up is left out, and what has a shorter one comes later.
+        """
+        found: dict[datetime, list[str]] = {}
+        begins = [(opens, one.name, one.warm_up_minutes) for one in self.opening_hours for opens, _ in self._near(one, now, [])]
+        begins += [(event.begin, event.name, event.warm_up_minutes) for event in self.planned_events]
+        for begin, name, minutes in begins:
+            if begin - min(before, timedelta(minutes=minutes)) <= now < begin:
+                found.setdefault(begin, []).append(name)
+        return found
+
     def _is_open(self, hours: OpeningHours, now: datetime, notes: list[str]) -> bool:
+        return any(True for _ in self._near(hours, now, notes))
+
+    def _near(self, hours: OpeningHours, now: datetime, notes: list[str]) -> Iterator[tuple[datetime, datetime]]:
+        """When it opens and closes where `now` lies in that or the warm-up before; a note where a holiday keeps it closed."""
         place = self.places[hours.place]
         # Of a night that began yesterday, or one that begins tomorrow and is warmed up for today.
         today = now.astimezone(place.zone).date()
@@ -145,9 +162,9 @@ class Calendar(Declared):
                 continue
             name = None if hours.on_holidays else place.holiday(day)
             if name is None:
-                return True
-            notes.append(f"calendar: {hours.name} is closed for {name} ({place.country})")
-        return False
+                yield opens, closes
+            else:
+                notes.append(f"calendar: {hours.name} is closed for {name} ({place.country})")
 
 
 def load_calendar(path: Path, tenants: Collection[str]) -> Calendar:

@@ -39,6 +39,7 @@ class Scaling(Declared):
     least_weeks: int = Field(4, ge=2, le=8, description="Weeks for which a load must be known before its pool is changed.")
     keep_days: int = Field(30, ge=2, le=365, description="Days for which decisions are kept; all are read with each one.")
     tenant_runs: int = Field(1, ge=1, le=16, description="Runs for one tenant alone at once; more let it take others' place.")
+    warm_mb: int = Field(2048, ge=0, le=1_048_576, description="MB read into memory before opening hours; 0: nothing is.")
     forecast: ForecastRules = ForecastRules()
     pools: dict[str, Pool] = Field({}, max_length=50)
 

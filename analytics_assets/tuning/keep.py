@@ -96,13 +96,8 @@ class Tuning:
         return worked(Table(self.home.warehouse, STEP_TELEMETRY).snapshot(), since, now)
 
     def _known_until(self, load: Load, now: datetime) -> datetime | None:
-        """Until when a load is counted: what steps took is read now and then. None if it never was."""
-        if load == "events":
-            return now
-        newest = Table(self.home.warehouse, STEP_TELEMETRY).open().history(1)[0]
-        if not newest["version"]:
-            return None
-        return min(datetime.fromtimestamp(newest["timestamp"] / 1000, UTC).replace(tzinfo=None), now)
+        """Until when a load is counted. None if it never was."""
+        return now if load == "events" else measured_until(self.home, now)
 
     # The plan
 
@@ -150,6 +145,14 @@ class Tuning:
         if row.applied is not None and row.applied != known.limit and (why := frozen()):
             return decided(name, pool, self.scaling, self.calendar, replace(known, frozen=why))
         return row
+
+
+def measured_until(home: Home, now: datetime) -> datetime | None:
+    """Until when it is known what steps took, which is read now and then. None if it never was."""
+    newest = Table(home.warehouse, STEP_TELEMETRY).open().history(1)[0]
+    if not newest["version"]:
+        return None
+    return min(datetime.fromtimestamp(newest["timestamp"] / 1000, UTC).replace(tzinfo=None), now)
 
 
 def _nothing(one: Hourly, reason: str) -> Ahead:

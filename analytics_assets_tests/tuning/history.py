@@ -12,7 +12,7 @@ from analytics_assets_tests.builders import Line
 WAVE = "(1000 - 500 * cos(2 * pi() * hour(moment) / 24))"
 
 
-def _rows(spec: TableSpec, moments: str, **values: str) -> str:
+def rows(spec: TableSpec, moments: str, **values: str) -> str:
     """A SELECT of rows with these columns, all others empty; `moments` gives each row its `moment`."""
     columns = (f"({values.get(one.name, 'null')})::{one.type} as {identifier(one.name)}" for one in spec.columns)
     return f"select {', '.join(columns)} from ({moments})"
@@ -27,7 +27,7 @@ def hours(until: datetime, weeks: float) -> str:
 def receive(line: Line, until: datetime, **weeks: float) -> None:
     """Each tenant was sent WAVE events an hour for so many weeks."""
     parts = [
-        _rows(
+        rows(
             BATCHES, hours(until, known), batch_id=f"'{tenant}-' || n", status="'loaded'", received_at="moment",
             tenant=f"'{tenant}'", events=f"{WAVE}::bigint", events_by_tenant=f"json_object('{tenant}', {WAVE}::bigint)",
         )
@@ -38,7 +38,7 @@ def receive(line: Line, until: datetime, **weeks: float) -> None:
 
 def burst(line: Line, moment: datetime, tenant: str, events: int) -> None:
     """A further batch of a tenant."""
-    row = _rows(
+    row = rows(
         BATCHES, f"select timestamp '{moment}' as moment", batch_id="'burst'", status="'loaded'", received_at="moment",
         tenant=f"'{tenant}'", events=str(events), events_by_tenant=f"json_object('{tenant}', {events})",
     )  # fmt: skip
@@ -48,7 +48,7 @@ def burst(line: Line, moment: datetime, tenant: str, events: int) -> None:
 
 def work(line: Line, until: datetime, weeks: float, seconds: str = WAVE) -> None:
     """Steps took so many processor seconds an hour."""
-    steps = _rows(
+    steps = rows(
         STEP_TELEMETRY, hours(until, weeks), run_id="'run-' || n", started_at="moment", date="moment::date",
         cpu_seconds=seconds, wall_seconds="3600",
     )  # fmt: skip

@@ -156,6 +156,23 @@ def test_nobody_opens_on_a_public_holiday_of_the_place() -> None:
     assert a_calendar(subdivision="BY").holiday("globex", epiphany) is None
 
 
+def test_caches_are_warmed_up_shortly_before_what_opens_or_is_planned_and_has_a_warm_up() -> None:
+    friday, ten = datetime(2026, 3, 20, 12, tzinfo=UTC), timedelta(minutes=10)
+
+    def opening(minutes: float, calendar: Calendar) -> list[list[str]]:
+        return list(calendar.opening(friday + timedelta(minutes=minutes), ten).values())
+
+    # The shop opens at 12:30 UTC, and the sale begins at 13:00.
+    shop = a_calendar()
+    assert [opening(at, shop) for at in (19, 20, 29.9, 30)] == [[], [["shop hours"]], [["shop hours"]], []]
+    assert opening(25, a_calendar(hours={"warm_up_minutes": 0})) == []
+    assert [opening(at, a_calendar(hours={"warm_up_minutes": 3})) for at in (26, 27)] == [[], [["shop hours"]]]
+    assert opening(25, a_calendar(hours={"weekdays": ["monday"]})) == []
+    sale = Calendar.model_validate({"planned_events": [{**SALE, "begin": "2026-03-20T14:00:00+01:00"}]})
+    assert [opening(at, sale) for at in (49, 50, 60)] == [[], [["the sale"]], []]
+    assert shop.opening(datetime(2026, 12, 25, 12, 25, tzinfo=UTC), ten) == {}
+
+
 SALE = {"name": "the sale", "begin": "2026-03-20T12:00:00Z", "end": "2026-03-20T20:00:00Z", "factor": 3}
 
 
