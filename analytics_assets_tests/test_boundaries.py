@@ -98,6 +98,7 @@ MAY_USE = {
         "freshness",
         "labelling",
         "landing",
+        "outgoing",
         "pipeline",
         "privacy",
         "retention",

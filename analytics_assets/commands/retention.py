@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from analytics_assets.commands.common import DONE, REFUSED, audit_log, echo_json, pipeline
+from analytics_assets.commands.common import DONE, FAILED, REFUSED, audit_log, echo_json, pipeline
 from analytics_assets.console import counted, say, show
 from analytics_assets.events.intake import utc_now
 from analytics_assets.expiry import look, old_files, retain
@@ -56,4 +56,6 @@ def take_out(as_json: bool) -> int:
             show(("table", "rows dropped", "rows anonymised"), rows)
         for line in taken.told:
             say(line)
-    return REFUSED if taken and taken.not_published else DONE
+    if taken and taken.not_published:
+        return REFUSED
+    return FAILED if taken and taken.not_made else DONE
