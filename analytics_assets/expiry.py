@@ -6,12 +6,14 @@ there. Days that wait are rebuilt before their events go, so that the sums that 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 
+from analytics_assets.audit.log import Act, Audit
 from analytics_assets.erasure.erasures import NotRemoved
 from analytics_assets.events.days import pending_days
 from analytics_assets.events.forget import forget
@@ -109,9 +111,12 @@ class Taken:
 
 
 def retain(
-    stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, say: Callable[[str], None] = lambda text: None
-) -> Taken | None:
+    stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, say: Callable[[str], None] = lambda text: None,
+    log: Audit | None = None,
+) -> Taken | None:  # fmt: skip
     """Take out what is past its limit, or will be within the days that `retention.yaml` says. None if nothing has a limit.
+
+    That readers get a version is recorded in `log`.
 
     Raises ConfigError, and UserError where new events come faster than their days are rebuilt.
     """
@@ -132,13 +137,21 @@ def retain(
     if current_version(stages.home) is not None:
         say("publishing")
         try:
-            taken.published = stages.publish(con, now).version
+            taken.published = _published(stages, con, now, log)
         except (Waiting, PublishRefused, NotRemoved) as reason:
             taken.not_published = str(reason)
         except RoleFilesFailed as reason:
             taken.published, taken.not_made = current_version(stages.home), str(reason)
     _remove_versions(stages, rules, declared, now, taken)
     return taken
+
+
+def _published(stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, log: Audit | None) -> int:
+    with log.act("publish", details={"declarations": log.declarations()}) if log else nullcontext(Act()) as act:
+        out = stages.publish(con, now, log=log)
+        act.outcome, act.tables = "done" if out.changed else "unchanged", list(out.rows)
+        act.details["version"] = out.version
+    return out.version
 
 
 def look(stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, *, ahead: bool = False) -> list[Standing]:

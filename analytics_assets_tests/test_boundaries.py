@@ -93,6 +93,7 @@ MAY_USE = {
         "warehouse",
     },
     "expiry": {
+        "audit",
         "erasure",
         "events",
         "freshness",

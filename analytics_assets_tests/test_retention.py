@@ -18,6 +18,7 @@ import yaml
 from click.testing import CliRunner
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.audit.report import newest_first
 from analytics_assets.cli import cli
 from analytics_assets.defs.maintenance import nothing_is_past_its_limit, retained
 from analytics_assets.defs.resources import PipelineResource
@@ -37,7 +38,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.retention import age_of
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import ConfigError
-from analytics_assets.warehouse.publish import PublishRefused, version_path, versions
+from analytics_assets.warehouse.publish import PublishRefused, current_version, version_path, versions
 from analytics_assets.warehouse.table import Table, replace_all, rewrite_rows
 from analytics_assets_tests.builders import Line, Opener, a_config, a_view, an_event, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
@@ -248,6 +249,8 @@ def test_what_the_pipeline_notes_keeps_its_sums_and_loses_whom_it_names(
     done = dg.materialize([retained, nothing_is_past_its_limit], resources=resources)
     (verdict,) = done.get_asset_check_evaluations()
     assert verdict.passed, verdict
+    said = next(iter(newest_first(after.pipeline.home, ("publish",))))
+    assert (said["outcome"], said["details"]["version"]) == ("done", current_version(after.pipeline.home))
     assert {row["samples"] for row in after.dicts(QUALITY_RESULTS) if row["judged_at"] < EARLY} == {None}
     old = [row for row in after.dicts(BATCHES) if row["received_at"] < EARLY]
     assert {(row["event_from"], row["event_to"]) for row in old} == {(None, None)} and sum(row["events"] for row in old) == 12

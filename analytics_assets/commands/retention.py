@@ -36,9 +36,9 @@ def show_limits(as_json: bool) -> int:
 
 def take_out(as_json: bool) -> int:
     """One pass, as the night makes it."""
-    stages = pipeline()
-    with audit_log().act("retain") as act, stages.connect() as con:
-        taken = retain(stages, con, utc_now(), lambda text: say(text, err=True))
+    stages, log = pipeline(), audit_log()
+    with log.act("retain") as act, stages.connect() as con:
+        taken = retain(stages, con, utc_now(), lambda text: say(text, err=True), log)
         swept = stages.sweep(con) if taken else (0, 0)
         act.outcome = "done" if taken else "unchanged"
         if taken:

@@ -15,8 +15,9 @@ def retained(context: dg.AssetExecutionContext, pipeline: PipelineResource, duck
     from analytics_assets.expiry import retain
 
     stages = pipeline.get()
-    with Audit(stages.settings, context.run.run_id).act("retain") as act, duckdb.get_connection() as con:
-        taken = retain(stages, con, utc_now(), context.log.info)
+    log = Audit(stages.settings, context.run.run_id)
+    with log.act("retain") as act, duckdb.get_connection() as con:
+        taken = retain(stages, con, utc_now(), context.log.info, log)
         if taken is None:
             act.outcome = "unchanged"
             return dg.MaterializeResult(metadata={"limits": "nothing has a limit"})
