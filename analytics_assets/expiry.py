@@ -6,12 +6,14 @@ there. Days that wait are rebuilt before their events go, so that the sums that 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 
+from analytics_assets.audit.log import Act, Audit
 from analytics_assets.erasure.erasures import NotRemoved
 from analytics_assets.events.days import pending_days
 from analytics_assets.events.forget import forget
@@ -23,9 +25,11 @@ from analytics_assets.freshness.tables import QUEUE_OVERRIDES
 from analytics_assets.freshness.watch import ACTIONS_LOCK
 from analytics_assets.labelling import load_labels, source_names
 from analytics_assets.landing import received_at
+from analytics_assets.outgoing import RoleFilesFailed
 from analytics_assets.pipeline import REBUILD_LOCK, Pipeline, Waiting
 from analytics_assets.privacy.digests import FORM, place_of
 from analytics_assets.privacy.retention import Cutoffs, RetentionRules, anonymised
+from analytics_assets.privacy.role_files import versions_of
 from analytics_assets.retention import (
     Rule,
     Standing,
@@ -66,9 +70,11 @@ class Taken:
     files: int = 0
     versions: tuple[int, ...] = ()
     read_by_others: tuple[int, ...] = ()
+    role_files: tuple[str, ...] = ()
     rebuilt: tuple[date, ...] = ()
     published: int | None = None
     not_published: str | None = None
+    not_made: str | None = None
 
     def note(self, rule: Rule, dropped: int, changed: int) -> None:
         if dropped:
@@ -93,6 +99,10 @@ class Taken:
             lines.append("nothing is past its limit")
         for one in self.read_by_others:
             lines.append(f"version {one} is still read by somebody, and goes when its readers had their time")
+        for file in self.role_files:
+            lines.append(f"the file of role {file} showed what went, and went, since it could not be made anew")
+        if self.not_made:
+            lines.append(self.not_made)
         if self.not_published:
             lines.append(f"what went is gone, but readers still get the version of before: {self.not_published}")
         elif self.published is not None:
@@ -101,9 +111,12 @@ class Taken:
 
 
 def retain(
-    stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, say: Callable[[str], None] = lambda text: None
-) -> Taken | None:
+    stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, say: Callable[[str], None] = lambda text: None,
+    log: Audit | None = None,
+) -> Taken | None:  # fmt: skip
     """Take out what is past its limit, or will be within the days that `retention.yaml` says. None if nothing has a limit.
+
+    That readers get a version is recorded in `log`.
 
     Raises ConfigError, and UserError where new events come faster than their days are rebuilt.
     """
@@ -124,11 +137,21 @@ def retain(
     if current_version(stages.home) is not None:
         say("publishing")
         try:
-            taken.published = stages.publish(con, now).version
+            taken.published = _published(stages, con, now, log)
         except (Waiting, PublishRefused, NotRemoved) as reason:
             taken.not_published = str(reason)
+        except RoleFilesFailed as reason:
+            taken.published, taken.not_made = current_version(stages.home), str(reason)
     _remove_versions(stages, rules, declared, now, taken)
     return taken
+
+
+def _published(stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, log: Audit | None) -> int:
+    with log.act("publish", details={"declarations": log.declarations()}) if log else nullcontext(Act()) as act:
+        out = stages.publish(con, now, log=log)
+        act.outcome, act.tables = "done" if out.changed else "unchanged", list(out.rows)
+        act.details["version"] = out.version
+    return out.version
 
 
 def look(stages: Pipeline, con: duckdb.DuckDBPyConnection, now: datetime, *, ahead: bool = False) -> list[Standing]:
@@ -142,6 +165,24 @@ def late_versions(stages: Pipeline, now: datetime) -> list[int]:
     """Published versions that are kept and show a row past its limit."""
     rules = table_rules(stages.settings, stages.specs, now, ahead=False)
     return [number for number in versions(stages.home) if _shows(version_path(stages.home, number), rules)] if rules else []
+
+
+def late_role_files(stages: Pipeline, now: datetime) -> list[str]:
+    """Files for roles, as `role/tenant`, that show a row past its limit, or may: they are of a version that is gone."""
+    rules = table_rules(stages.settings, stages.specs, now, ahead=False)
+    return [_whose(path) for path in _late_role_files(stages, rules)] if rules else []
+
+
+def _late_role_files(stages: Pipeline, rules: Sequence[Rule]) -> list[Path]:
+    if not (found := versions_of(stages.home)):
+        return []
+    # A file without the column that tells how old its rows are is as old as the version that it is of.
+    fine = {number for number in versions(stages.home) if not _shows(version_path(stages.home, number), rules)}
+    return [path for path, number in found.items() if number not in fine or _shows(path, rules)]
+
+
+def _whose(role_file: Path) -> str:
+    return f"{role_file.parent.name}/{role_file.stem}"
 
 
 def _rebuild(stages: Pipeline, con: duckdb.DuckDBPyConnection, taken: Taken, say: Callable[[str], None]) -> None:
@@ -289,10 +330,18 @@ def _remove_files(stages: Pipeline, con: duckdb.DuckDBPyConnection, cutoffs: Cut
 
 
 def _remove_versions(stages: Pipeline, rules: Sequence[Rule], declared: RetentionRules, now: datetime, taken: Taken) -> None:
-    """Remove old versions that show what went: at once if nobody has them open, else when their readers had their time."""
+    """Remove old versions that show what went: at once if nobody has them open, else when their readers had their time.
+
+    So do files for roles that could not be made anew since.
+    """
     home, wait = stages.home, timedelta(hours=declared.readers_hours)
     with home.lock(PUBLISH_LOCK):
         present = current_version(home)
+        of = versions_of(home)
+        old_files = [path for path in _late_role_files(stages, rules) if of.get(path) != present]
+        for path in old_files:
+            path.unlink(missing_ok=True)
+        taken.role_files = tuple(map(_whose, old_files))
         replaced = {entry.version: entry.published_at for entry in publications(home)}
         gone, left = [], []
         for number in versions(home):

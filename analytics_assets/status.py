@@ -293,7 +293,8 @@ def show_demo(stages: "Pipeline", reports: Sequence["BatchReport"], changed: boo
     if not changed:
         say("nothing changed: the same files were loaded before, and the published version stays")
     click.echo("\nlook at it:")
-    say('  .venv/bin/analytics sql "select tenant_id, sum(revenue) as revenue from revenue_daily group by 1 order by 2 desc"')
+    query = "select tenant_id, sum(revenue) as revenue from revenue_daily group by 1 order by 2 desc"
+    say(f'  .venv/bin/analytics sql "{query}" --unmasked --reason "a look at the demo"')
     say(f"  duckdb -readonly {state['path']}    (or any DuckDB client)")
     say("  make dev                            (the assets in Dagster's UI)")
 

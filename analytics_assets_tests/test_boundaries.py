@@ -95,11 +95,13 @@ MAY_USE = {
         "warehouse",
     },
     "expiry": {
+        "audit",
         "erasure",
         "events",
         "freshness",
         "labelling",
         "landing",
+        "outgoing",
         "pipeline",
         "privacy",
         "retention",

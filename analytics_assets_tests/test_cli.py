@@ -21,7 +21,10 @@ from analytics_assets.cli import causes, explain, main
 from analytics_assets.commands.common import DONE, FAILED, REFUSED, SET_ASIDE, USAGE
 from analytics_assets.defs.maintenance import audit_log_is_whole
 from analytics_assets.defs.resources import PipelineResource
-from analytics_assets.settings import PROJECT, UserError
+from analytics_assets.labelling import FACTS, derived_tables, load_labels
+from analytics_assets.pipeline import Pipeline
+from analytics_assets.privacy.taxonomy import LABELS
+from analytics_assets.settings import PROJECT, Settings, UserError
 from analytics_assets.telemetry.tables import PERFORMANCE_METRICS, RELIABILITY_METRICS
 from analytics_assets.warehouse.home import Home
 from analytics_assets.warehouse.publish import version_path
@@ -37,6 +40,22 @@ PARTNER = """
     people: true
     file: true
 """
+# A word in each of these fields, of an event and of a record that is rejected; nobody else has it.
+WORDS = {
+    name: f"word-in-{name.rpartition('.')[2].replace('_', '-')}" for name in (
+        "events.order_id", "events.page_url", "events.page_title", "events.campaign", "events.context.ip",
+        "events.context.traits.email", "events.context.location.region",
+    )
+}  # fmt: skip
+TELLING: dict[str, Any] = {
+    "properties": {"revenue": 10, "order_id": WORDS["events.order_id"]},
+    "context": {
+        "ip": WORDS["events.context.ip"], "campaign": {"name": WORDS["events.campaign"]},
+        "page": {"url": WORDS["events.page_url"], "title": WORDS["events.page_title"]},
+        "location": {"region": WORDS["events.context.location.region"]},
+        "traits": {"email": WORDS["events.context.traits.email"]},
+    },
+}  # fmt: skip
 NO_FILES: dict[str, list[str]] = {"written": [], "removed": []}
 
 
@@ -69,6 +88,11 @@ def analytics(*arguments: object) -> Answer:
     return Answer(left.value.code, out.getvalue(), err.getvalue())
 
 
+def looked(query: object, *options: object) -> Answer:
+    """A query on everything that is published, persons included."""
+    return analytics("sql", query, "--unmasked", "--reason", "for a test", *options)
+
+
 @dataclass
 class Shop:
     """A data home with one file ingested by the command, and what the command answered."""
@@ -88,7 +112,7 @@ class Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Tests share this home; one that publishes compares with the version it found."""
     with a_data_home(tmp_path_factory.mktemp("cli")) as home:
-        calls = [a_call("m1"), a_call("m2", day="2025-03-11"), a_call("m1"), a_call("m3", type="dance")]
+        calls = [a_call("m1"), a_call("m2", day="2025-03-11", **TELLING), a_call("m1"), a_call("m3", type="dance", **TELLING)]
         file = home.file("calls.ndjson", calls)
         yield Shop(home, file, analytics("ingest", file, "--source", "segment", "--tenant", "acme"))
 
@@ -120,7 +144,7 @@ def test_ingest_shows_what_became_of_the_file_and_publishes(shop: Shop) -> None:
     assert line.split() == ["calls.ndjson", "segment", "acme", "4", "1", "1", "2"]
     assert "calls.ndjson: rejected: 1 unknown_type" in shop.first.out
     assert "rebuilding 2025-03-10 to 2025-03-11" in shop.first.err
-    rows = analytics("sql", "select date, revenue from revenue_daily order by 1", "--json").json
+    rows = looked("select date, revenue from revenue_daily order by 1", "--json").json
     assert rows == [{"date": "2025-03-10", "revenue": "10.0000"}, {"date": "2025-03-11", "revenue": "10.0000"}]
 
 
@@ -276,21 +300,21 @@ def test_an_empty_home_says_what_to_do(empty_home: DataHome) -> None:
 
 
 def test_sql_shows_a_table_and_counts_on_standard_error(shop: Shop) -> None:
-    answer = analytics("sql", "select 'a [b] c' as text, [1, 2] as list, null as nothing")
+    answer = looked("select 'a [b] c' as text, [1, 2] as list, null as nothing")
     assert (answer.code, answer.err) == (DONE, "1 row\n")
     assert "a [b] c" in answer.out and "[1, 2]" in answer.out
 
 
 def test_sql_shows_what_a_terminal_would_obey_as_text(shop: Shop) -> None:
-    shown = analytics("sql", "select chr(27) || '[2J' as \"a\u009bb\", 'two' || chr(10) || 'lines' as t").out
+    shown = looked("select chr(27) || '[2J' as \"a\u009bb\", 'two' || chr(10) || 'lines' as t").out
     assert shown.splitlines()[0].split() == ["a\\x9bb", "t"]
     assert shown.splitlines()[2].split() == ["\\x1b[2J", "two\\nlines"]
-    assert analytics("sql", "select error('\x1b[2J')").error == "Invalid Input Error: \\x1b[2J"
+    assert looked("select error('\x1b[2J')").error == "Invalid Input Error: \\x1b[2J"
 
 
 def test_sql_in_json_loses_no_column_and_no_digit(shop: Shop) -> None:
     numbers = "['nan'::double, 1.5] as rates, 'inf'::float as most, {'a': 'nan'::float} as nested"
-    (row,) = analytics("sql", f"select 1 as n, 2 as n, 0.1::decimal(18, 4) as money, {numbers}", "--json").json
+    (row,) = looked(f"select 1 as n, 2 as n, 0.1::decimal(18, 4) as money, {numbers}", "--json").json
     assert row == {"n": 1, "n_2": 2, "money": "0.1000", "rates": [None, 1.5], "most": None, "nested": {"a": None}}
 
 
@@ -306,13 +330,13 @@ def test_sql_in_json_loses_no_column_and_no_digit(shop: Shop) -> None:
     ],
 )
 def test_sql_runs_whatever_only_reads(shop: Shop, query: str) -> None:
-    answer = analytics("sql", query, "--json")
+    answer = looked(query, "--json")
     assert answer.code == DONE and answer.json
 
 
 def test_sql_reads_no_file_of_the_home_but_those_of_the_published_tables(shop: Shop, newer: int) -> None:
     def sql(query: str, *options: str) -> Answer:
-        return analytics("sql", query, "--version", newer, *options)
+        return looked(query, "--version", newer, *options)
 
     assert sql("select count(*) as n from events where message_id = 'm10'", "--json").json == [{"n": 1}]
     warehouse = shop.home.root / "warehouse"
@@ -336,18 +360,18 @@ def test_sql_reads_no_file_of_the_home_but_those_of_the_published_tables(shop: S
     ],
 )
 def test_sql_shows_nothing_of_a_file_that_its_published_table_leaves_out(shop: Shop, newer: int, query: str) -> None:
-    (view,) = analytics("sql", "select sql from duckdb_views() where view_name = 'events'", "--version", newer, "--json").json
+    (view,) = looked("select sql from duckdb_views() where view_name = 'events'", "--version", newer, "--json").json
     file = Path(re.findall(r"'([^']*[.]parquet)'", view["sql"])[0])
     named = query.format(file=file, folder=file.parent, start=file.name[:9], end=file.name[9:])
-    answer = analytics("sql", named, "--version", newer)
+    answer = looked(named, "--version", newer)
     assert (answer.code, answer.out) == (FAILED, "")
     assert answer.error.startswith("this command reads published tables alone, and the query names ")
 
 
 def test_sql_reads_a_kept_version(shop: Shop) -> None:
     count = "select count(*) as n from events"
-    assert analytics("sql", count, "--version", "1", "--json").json == [{"n": 2}]
-    assert analytics("sql", count, "--version", "99").error == "version 99 is not kept; see `analytics versions`"
+    assert looked(count, "--version", "1", "--json").json == [{"n": 2}]
+    assert looked(count, "--version", "99").error == "version 99 is not kept; see `analytics versions`"
 
 
 @pytest.mark.parametrize(
@@ -368,16 +392,68 @@ def test_sql_reads_a_kept_version(shop: Shop) -> None:
     ],
 )
 def test_sql_neither_writes_nor_leaves_the_home(shop: Shop, query: str) -> None:
-    answer = analytics("sql", query)
+    answer = looked(query)
     assert answer.code == FAILED
     assert answer.error
 
 
 def test_sql_cannot_write_into_the_home_either(shop: Shop) -> None:
     target = shop.home.root / "written.csv"
-    answer = analytics("sql", f"copy (select 1) to '{target}'")
+    answer = looked(f"copy (select 1) to '{target}'")
     assert not target.exists()
     assert answer.code == FAILED
+
+
+# sql without persons
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from events", "select count(*) from sessions where user_id = 'u1'", "from revenue_daily", "summarize users",
+        "pivot events_daily on event using sum(events)", "with batches as (from events) from batches",
+        "select b.file, (select max(user_id) from users) from batches b", "from consent_status", "from rejected_events",
+        "from version_file.events", "from version_file.main.users",
+    ],
+)  # fmt: skip
+def test_whoever_does_not_say_why_sees_no_row_of_persons_and_is_told_what_to_ask_instead(shop: Shop, query: str) -> None:
+    answer = analytics("sql", query)
+    assert answer.code == FAILED and " tells of persons; ask `analytics export` about groups of people, " in answer.error
+    assert acts("--action", "query")[-1]["outcome"] == "denied"
+
+
+@pytest.mark.parametrize("query", ["show all tables", "select table_name, column_name, comment from duckdb_columns()"])
+def test_what_is_let_go_is_not_even_listed(shop: Shop, query: str) -> None:
+    shown = analytics("sql", query, "--json").out
+    assert "batches" in shown and not {"events_daily", "user_id"} & set(re.findall(r"\w+", shown))
+
+
+def test_what_the_pipeline_notes_about_its_work_is_shown_without_what_may_tell_of_persons(shop: Shop) -> None:
+    answer = analytics("sql", "from batches", "--json")
+    assert answer.code == DONE and answer.json[0]["file"] == "calls.ndjson" and "event_from" not in answer.json[0]
+    assert answer.err == "left out, since it may tell of persons: batches.event_from, batches.event_to\n"
+    named = analytics("sql", "select count(*) from batches where event_from < now()")
+    assert named.error.startswith("batches.event_from may tell of persons; ask `analytics export` ")
+    everything = looked("from batches", "--json")
+    assert "event_from" in everything.json[0] and everything.err == ""
+
+
+def test_who_sees_persons_says_why_and_both_are_on_record(shop: Shop) -> None:
+    for half in (("--unmasked",), ("--reason", "for a test"), ("--unmasked", "--reason", " ")):
+        assert analytics("sql", "from users", *half).code == USAGE
+    assert looked("from users").code == DONE
+    seen = acts("--action", "query")[-1]
+    assert (seen["outcome"], seen["details"]["unmasked"]) == ("done", True)
+    analytics("sql", "from batches")
+    assert acts("--action", "query")[-1]["details"]["unmasked"] is False
+
+
+def test_no_zone_but_one_without_limits_may_see_persons(shop: Shop) -> None:
+    why = ("--unmasked", "--reason", "for a test")
+    assert analytics("--as", "analyst", "sql", "from users", *why).error.startswith(
+        "zone 'analyst' may not see rows of persons"
+    )
+    assert analytics("--as", "analyst", "sql", "from batches").code == DONE
 
 
 # What is published when
@@ -456,7 +532,7 @@ def test_a_rollback_holds_publishing_until_it_is_released(shop: Shop, newer: int
 
     released = analytics("publish", "--json")
     assert (released.code, released.json) == (DONE, {"version": newest + 1, "changed": True, "role_files": NO_FILES})
-    assert analytics("sql", "select count(*) as n from events where message_id = 'm7'", "--json").json == [{"n": 1}]
+    assert looked("select count(*) as n from events where message_id = 'm7'", "--json").json == [{"n": 1}]
     assert analytics("publish").out == f"nothing changed: version {newest + 1} stays\n"
 
     told = analytics("versions", "--json").json
@@ -503,7 +579,7 @@ def test_rejected_records_are_replayed_after_a_tenant_was_added(shop: Shop) -> N
     assert [batch["events"] for batch in applied.json["batches"]] == [1]
     assert shop.version == before + 1
     assert analytics("rejected", "list", "--tenant", "initech").out == "no rejected records\n"
-    assert analytics("sql", "select tenant_id as t from events where message_id = 'm8'", "--json").json == [{"t": "initech"}]
+    assert looked("select tenant_id as t from events where message_id = 'm8'", "--json").json == [{"t": "initech"}]
 
 
 # Quality
@@ -523,16 +599,16 @@ def test_events_are_set_aside_and_brought_back_by_their_reason(shop: Shop) -> No
     aside = ("quality", "aside", "--tenant", "acme", "--day", "2025-03-11", "--file", shop.file, "--reason", "sent in pence")
     dry = analytics(*aside)
     assert "kept as they came: 1 record\n" in dry.out and dry.out.endswith("run again with --apply to do it\n")
-    events, version = analytics("sql", "select count(*) as n from events", "--json").json[0]["n"], shop.version
+    events, version = looked("select count(*) as n from events", "--json").json[0]["n"], shop.version
     told = analytics(*aside, "--apply", "--json")
     assert (told.code, told.json["reason"], told.json["events"]) == (DONE, "set_aside: sent in pence", 1)
-    assert analytics("sql", "select count(*) as n from events", "--json").json == [{"n": events - 1}]
+    assert looked("select count(*) as n from events", "--json").json == [{"n": events - 1}]
     assert shop.version == version + 1
 
     assert "left out: 1 record set aside by hand" in analytics("rejected", "replay").out
     back = analytics("rejected", "replay", "--reason", "set_aside: sent in pence", "--apply", "--json")
     assert [batch["events"] for batch in back.json["batches"]] == [1]
-    assert analytics("sql", "select count(*) as n from events", "--json").json == [{"n": events}]
+    assert looked("select count(*) as n from events", "--json").json == [{"n": events}]
     assert analytics("quality", "aside", "--tenant", "acme", "--reason", "none").error.startswith("say which events")
     assert (
         analytics("quality", "aside", "--tenant", "acme", "--day", "2025-07-01", "--reason", "none").error
@@ -555,10 +631,10 @@ def test_an_error_is_one_line_and_debug_shows_the_rest(shop: Shop) -> None:
         command = [sys.executable, "-m", "analytics_assets.cli", *arguments]
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
 
-    said = process("sql", "select no_such_column from events")
+    said = process("sql", "select no_such_column from batches")
     assert (said.returncode, said.stdout) == (FAILED, "")
     assert said.stderr.startswith("analytics: ") and said.stderr.count("\n") == 1
-    said = process("--debug", "sql", "select no_such_column from events")
+    said = process("--debug", "sql", "select no_such_column from batches")
     assert said.returncode == FAILED
     assert "Traceback (most recent call last)" in said.stderr
 
@@ -624,7 +700,7 @@ def test_a_query_is_on_record_without_what_it_says_of_persons(shop: Shop) -> Non
     shown = a_pseudonym("u1")
     query = f"""select user_id, count(*) as "anna@acme.test" from events
                where user_id = '{shown}' or page_title = 'anna@acme.test' group by all -- for Anna"""
-    assert analytics("sql", query).code == DONE
+    assert looked(query).code == DONE
     (act,) = acts("--subject", "anna@acme.test", "--tenant", "acme", "--action", "query")
     assert act["query"] == "select user_id , count ( * ) as ? from events where user_id = ? or page_title = ? group by all"
     assert (act["action"], act["outcome"], act["tables"]) == ("query", "done", ["events"])
@@ -645,15 +721,15 @@ def test_a_query_is_on_record_without_what_it_says_of_persons(shop: Shop) -> Non
 def test_the_tables_that_a_query_read_are_on_record_also_where_they_are_views(
     shop: Shop, newer: int, query: str, tables: list[str]
 ) -> None:  # fmt: skip
-    assert analytics("sql", query, "--version", newer).code == DONE
+    assert looked(query, "--version", newer).code == DONE
     assert acts("--action", "query")[-1]["tables"] == tables
 
 
 def test_whom_a_query_showed_is_on_record_though_it_did_not_name_them(shop: Shop) -> None:
     before = acts("--subject", "u1", "--tenant", "acme", "--action", "query")
-    analytics("sql", "select max(upper(user_id)), count(*) from users")
-    analytics("sql", "select * from (from users)")
-    analytics("sql", "select count(*) from users")
+    looked("select max(upper(user_id)), count(*) from users")
+    looked("select * from (from users)")
+    looked("select count(*) from users")
     (found,) = acts("--subject", "u1", "--tenant", "acme", "--action", "query")[len(before) :]
     assert found["query"] == "select * from ( from users )"
     (shouted,) = acts("--subject", a_pseudonym("u1").upper(), "--tenant", "acme", "--action", "query")
@@ -664,6 +740,33 @@ def test_people_stand_in_tables_and_published_files_and_nowhere_else(shop: Shop)
     name = a_pseudonym("u1").encode()
     files = [path for path in shop.home.root.rglob("*") if path.is_file() and name in path.read_bytes()]
     assert {path.relative_to(shop.home.root).parts[0] for path in files} <= {"published", "warehouse"}
+
+
+def test_what_a_log_or_a_rejected_row_holds_of_a_field_is_labelled_as_strictly(shop: Shop) -> None:
+    """Labels of what is computed by SQL follow from it; of what is noted beside that, it is looked at what it holds."""
+    stages = Pipeline(Settings.from_env())
+    labels, computed = load_labels(stages.settings, stages.specs), {spec.name for spec in derived_tables()}
+    words = {**WORDS, "events.user_id": a_pseudonym("u1")}
+    asked = ", ".join(f"'{word}'" for word in words.values())
+    looked(f'select count(*) as "{WORDS["events.campaign"]}" from events where page_title in ({asked}) -- {asked}')
+    analytics("telemetry", "collect")
+    held: dict[str, set[str]] = {}
+    with stages.connect() as con:
+        con.execute(f"attach '{shop.home.root}/published/analytics.duckdb' as shown (read_only)")
+        tables = {spec.name: stages.table(spec).snapshot().select() for spec in stages.specs}
+        tables |= {spec.name: f"from shown.{spec.name}" for spec in FACTS}
+        for name in tables.keys() - computed:
+            rows = con.execute(tables[name])
+            columns = [column for column, *_ in rows.description]
+            text = {column: str(values) for column, values in zip(columns, zip(*rows.fetchall(), strict=True), strict=False)}
+            held |= {f"{name}.{column}": {field for field, word in words.items() if word in text[column]} for column in text}
+    for place, fields in held.items():
+        own, strictest = labels.field(place), [labels.field(field) for field in fields]
+        assert own and all(one and LABELS.index(own.label) >= LABELS.index(one.label) for one in strictest), (place, fields)
+    # What was sent is found where it lies; and what queries said is nowhere.
+    assert held["rejected_events.raw"] == set(WORDS) and held["events.user_id"] == {"events.user_id"}
+    assert held["identifiers.value"] == {"events.context.ip", "events.context.traits.email"}
+    assert held["query_log.shape"] == set() and len(held) > 100
 
 
 def test_who_people_are_is_closed_to_other_users_of_the_machine(shop: Shop) -> None:
@@ -677,7 +780,7 @@ def test_who_people_are_is_closed_to_other_users_of_the_machine(shop: Shop) -> N
 
 
 def test_a_report_says_nothing_of_what_a_query_showed_nobody_of(shop: Shop) -> None:
-    analytics("sql", "select count(*) from users")
+    looked("select count(*) from users")
     (line,) = [line for line in analytics("audit", "report", "--last", 1).out.splitlines() if "from users" in line]
     assert "identifiers" not in line
 
@@ -685,7 +788,7 @@ def test_a_report_says_nothing_of_what_a_query_showed_nobody_of(shop: Shop) -> N
 def test_the_log_is_asked_once_for_a_person_by_identifier_or_pseudonym(shop: Shop) -> None:
     named = "select count(*) as n from events where user_id = '{}'"
     for name in ("u1", a_pseudonym("u1"), "u2"):
-        analytics("sql", named.format(name))
+        looked(named.format(name))
     by_identifier, by_pseudonym = (
         [act["entry"] for act in acts("--subject", name, "--tenant", "acme", "--action", "query")]
         for name in ("u1", a_pseudonym("u1"))
@@ -696,7 +799,7 @@ def test_the_log_is_asked_once_for_a_person_by_identifier_or_pseudonym(shop: Sho
 
 
 def test_a_query_that_fails_and_an_act_that_is_refused_are_on_record_too(shop: Shop) -> None:
-    assert analytics("sql", "select no_such_column from events").code == FAILED
+    assert looked("select no_such_column from events").code == FAILED
     assert analytics("rollback", 99, "--reason", "because of Anna").code == FAILED
     assert analytics("rejected", "list", "--rows", 1).code == DONE
     none = ("--tenant", "acme", "--day", "2020-01-01", "--reason", "because of Anna", "--apply")
@@ -776,8 +879,8 @@ def test_what_cannot_be_recorded_is_not_done(empty_home: DataHome, tmp_path: Pat
 
 
 def test_telemetry_tells_what_the_runs_of_the_commands_took_and_cost(shop: Shop) -> None:
-    analytics("sql", "select count(*) from events where user_id = 'anna@example.com'")
-    analytics("sql", "from read_csv('/etc/passwd')")
+    looked("select count(*) from events where user_id = 'anna@example.com'")
+    looked("from read_csv('/etc/passwd')")
     collected = analytics("telemetry", "collect", "--json").json
     assert collected["steps"] > collected["runs"] >= 2
     told = analytics("telemetry", "report", "--json").json

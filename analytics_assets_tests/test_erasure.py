@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -380,6 +381,52 @@ def test_pseudonyms_that_are_made_anew_half_way_do_not_save_anybody(line: Line, 
     remove(line)
     assert line.rows(EVENTS, columns="message_id") == [(f"b{n}",) for n in range(1, 6)] + [("g1",)]
     assert not set(CANARIES) & {value for (value,) in line.rows(IDENTIFIERS, columns="value")}
+
+
+@pytest.mark.long
+def test_pseudonyms_that_are_made_anew_bring_nobody_back_and_who_goes_after_that_leaves_no_older_name(after: Line) -> None:
+    line, known = after, [*CANARIES, "ben-the-other", "bens-device"]
+    older = stored_as(line, *known)
+    replace_identifiers(line.pipeline.intake, line.con, "acme", line.now)
+    renew(line)
+    land(line, DELIVERY, "again.ndjson")
+    renew(line)
+    assert messages(line) == ["b1", "b2", "b3", "b4", "b5"]
+    # Ben, by the pseudonym that somebody wrote down before.
+    assert erase(line, Person("acme", "user", older[-2]))["found"] == 1
+    newer = stored_as(line, *known)
+    assert set(older).isdisjoint(newer) and probe(line.home, [*CANARIES, *older, *newer]) == []
+    assert (messages(line), messages(line, "globex")) == ([], ["g1"])
+
+
+def erase_without_room(home: Path, config: Path, room: int, said: Connection) -> None:
+    with Line.at(home, config) as line:
+        line.pipeline.clock = lambda: line.now
+        # As on a full disk, a write fails in the middle of a file.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        try:
+            erase(line, SHE)
+            said.send("done")
+        except Exception as error:
+            said.send(str(error))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("room", [3_000, 20_000, 400_000], ids=["events", "marts", "publish"])
+def test_a_disk_that_is_full_half_way_shows_readers_what_they_had_and_with_room_it_goes_on(line: Line, room: int) -> None:
+    shown, texts = messages(line), [*CANARIES, *stored_as(line, *CANARIES)]
+    hear, say = FORK.Pipe(duplex=False)
+    child = process(erase_without_room, line.home, line.pipeline.settings.config, room, say)
+    child.start()
+    assert "File too large" in hear.recv()
+    child.join()
+    assert messages(line) == shown and len(line.pipeline.erasures.ledger.pending()) == 1
+    with Line.at(line.home, line.pipeline.settings.config) as again:
+        again.pipeline.clock = lambda: again.now
+        again.pipeline.erasures.remove(again.con, again.now)
+        renew(again)
+        assert again.pipeline.erasures.ledger.pending() == [] and probe(line.home, texts) == []
+        assert messages(again) == ["b1", "b2", "b3", "b4", "b5"]
 
 
 def interrupted(*_: Any) -> None:

@@ -18,14 +18,17 @@ import yaml
 from click.testing import CliRunner
 from dagster_duckdb import DuckDBResource
 
+from analytics_assets.audit.report import newest_first
 from analytics_assets.cli import cli
 from analytics_assets.defs.maintenance import nothing_is_past_its_limit, retained
 from analytics_assets.defs.resources import PipelineResource
 from analytics_assets.events.schema import EVENTS
 from analytics_assets.events.tables import BATCHES, REJECTED
-from analytics_assets.expiry import Taken, late_versions, look, old_files, retain
+from analytics_assets.expiry import Taken, late_role_files, late_versions, look, old_files, retain
 from analytics_assets.labelling import load_labels
 from analytics_assets.marts.tables import mart_tables
+from analytics_assets.outgoing import keep_role_files
+from analytics_assets.privacy import role_files
 from analytics_assets.privacy.consent import CONSENT_STATEMENTS
 from analytics_assets.privacy.ledger import Person
 from analytics_assets.privacy.pseudonyms import IDENTIFIERS
@@ -35,7 +38,7 @@ from analytics_assets.quality.tables import QUALITY_RESULTS
 from analytics_assets.retention import age_of
 from analytics_assets.sessions.tables import IDENTITIES, PAGE_VIEWS, RUNAWAYS, SESSIONS, USERS
 from analytics_assets.settings import ConfigError
-from analytics_assets.warehouse.publish import PublishRefused, version_path, versions
+from analytics_assets.warehouse.publish import PublishRefused, current_version, version_path, versions
 from analytics_assets.warehouse.table import Table, replace_all, rewrite_rows
 from analytics_assets_tests.builders import Line, Opener, a_config, a_view, an_event, rows_of, write_events
 from analytics_assets_tests.conftest import made_once
@@ -246,6 +249,8 @@ def test_what_the_pipeline_notes_keeps_its_sums_and_loses_whom_it_names(
     done = dg.materialize([retained, nothing_is_past_its_limit], resources=resources)
     (verdict,) = done.get_asset_check_evaluations()
     assert verdict.passed, verdict
+    said = next(iter(newest_first(after.pipeline.home, ("publish",))))
+    assert (said["outcome"], said["details"]["version"]) == ("done", current_version(after.pipeline.home))
     assert {row["samples"] for row in after.dicts(QUALITY_RESULTS) if row["judged_at"] < EARLY} == {None}
     old = [row for row in after.dicts(BATCHES) if row["received_at"] < EARLY]
     assert {(row["event_from"], row["event_to"]) for row in old} == {(None, None)} and sum(row["events"] for row in old) == 12
@@ -326,6 +331,29 @@ def test_what_is_past_is_counted_before_it_goes_in_tables_and_versions(line: Lin
     assert (found["events", "initech"].past, found["events", "initech"].oldest) == (0, "2026-02-08")
     assert late_versions(line.pipeline, NOW) == [1]
     assert [len(old_files(line.pipeline, line.con, NOW + timedelta(days=days))) for days in (0, 5)] == [0, 3]
+
+
+def test_a_file_for_a_role_that_could_not_be_made_anew_is_found_and_goes_with_the_old_versions(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no column that tells how old its rows are."""
+    roles = line.pipeline.settings.config / "roles.yaml"
+    role = {"purpose": "what the owner of a shop sees", "tenants": ["acme"], "tables": ["users"], "labels": ["identifier"],
+            "people": True, "file": True}  # fmt: skip
+    roles.write_text(yaml.safe_dump({**yaml.safe_load(roles.read_text()), "roles": {"owner": role}}))
+    keep_role_files(line.pipeline.settings, line.pipeline.specs, line.pipeline.table)
+    made = line.home / "published" / "roles" / "owner" / "acme.duckdb"
+    assert made.exists() and late_role_files(line.pipeline, NOW) == ["owner/acme"]
+
+    def no_space(new: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(role_files, "replace_file", no_space)
+        taken = retain(line.pipeline, line.con, NOW)
+    assert taken is not None and (taken.role_files, taken.versions, taken.published) == (("owner/acme",), (1,), 2)
+    assert "version 2 is published, but the file of role owner/acme: " in "".join(taken.told)
+    assert not made.exists() and late_role_files(line.pipeline, NOW) == []
 
 
 def test_every_table_without_an_age_tells_of_nobody(before: Line) -> None:

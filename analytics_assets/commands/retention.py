@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from analytics_assets.commands.common import DONE, REFUSED, audit_log, echo_json, pipeline
+from analytics_assets.commands.common import DONE, FAILED, REFUSED, audit_log, echo_json, pipeline
 from analytics_assets.console import counted, say, show
 from analytics_assets.events.intake import utc_now
 from analytics_assets.expiry import look, old_files, retain
@@ -36,9 +36,9 @@ def show_limits(as_json: bool) -> int:
 
 def take_out(as_json: bool) -> int:
     """One pass, as the night makes it."""
-    stages = pipeline()
-    with audit_log().act("retain") as act, stages.connect() as con:
-        taken = retain(stages, con, utc_now(), lambda text: say(text, err=True))
+    stages, log = pipeline(), audit_log()
+    with log.act("retain") as act, stages.connect() as con:
+        taken = retain(stages, con, utc_now(), lambda text: say(text, err=True), log)
         swept = stages.sweep(con) if taken else (0, 0)
         act.outcome = "done" if taken else "unchanged"
         if taken:
@@ -56,4 +56,6 @@ def take_out(as_json: bool) -> int:
             show(("table", "rows dropped", "rows anonymised"), rows)
         for line in taken.told:
             say(line)
-    return REFUSED if taken and taken.not_published else DONE
+    if taken and taken.not_published:
+        return REFUSED
+    return FAILED if taken and taken.not_made else DONE

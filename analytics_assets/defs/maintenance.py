@@ -15,8 +15,9 @@ def retained(context: dg.AssetExecutionContext, pipeline: PipelineResource, duck
     from analytics_assets.expiry import retain
 
     stages = pipeline.get()
-    with Audit(stages.settings, context.run.run_id).act("retain") as act, duckdb.get_connection() as con:
-        taken = retain(stages, con, utc_now(), context.log.info)
+    log = Audit(stages.settings, context.run.run_id)
+    with log.act("retain") as act, duckdb.get_connection() as con:
+        taken = retain(stages, con, utc_now(), context.log.info, log)
         if taken is None:
             act.outcome = "unchanged"
             return dg.MaterializeResult(metadata={"limits": "nothing has a limit"})
@@ -26,21 +27,25 @@ def retained(context: dg.AssetExecutionContext, pipeline: PipelineResource, duck
     return dg.MaterializeResult(metadata={**taken.numbers, "published": taken.not_published is None})
 
 
-@dg.asset_check(asset="retained", description="No row of any table, no received file and no kept version is past its limit.")
+@dg.asset_check(asset="retained", description="No row of a table, file or kept version is past its limit.")
 def nothing_is_past_its_limit(pipeline: PipelineResource, duckdb: DuckDBResource) -> dg.AssetCheckResult:
     from analytics_assets.events.intake import utc_now
-    from analytics_assets.expiry import late_versions, look, old_files
+    from analytics_assets.expiry import late_role_files, late_versions, look, old_files
 
     stages, now = pipeline.get(), utc_now()
     with duckdb.get_connection() as con:
         past = {f"{one.retention} of {one.tenant or 'all others'}": one.past for one in look(stages, con, now) if one.past}
         files = len(old_files(stages, con, now))
-    late = late_versions(stages, now)
+    late, of_roles = late_versions(stages, now), late_role_files(stages, now)
+    told = [f"{whose}: {rows:,} past" for whose, rows in past.items()]
+    told += [f"received files: {files:,} past"] * bool(files)
+    told += [f"version {number} shows what is past" for number in late]
+    told += [f"the file of role {name} shows what is past" for name in of_roles]
     return dg.AssetCheckResult(
-        passed=not (past or files or late),
+        passed=not (past or files or late or of_roles),
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"rows": sum(past.values()), "files": files, "versions": ", ".join(map(str, late)) or "none"},
-        description="; ".join(f"{whose}: {rows:,} past" for whose, rows in past.items()) or None,
+        description="; ".join(told) or None,
     )
 
 

@@ -29,6 +29,11 @@ class Query:
         names = (str(node["table_name"]).strip('"') for node in self._parsed if "table_name" in node)
         return sorted({name.lower() for name in names} & set(known))
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether it asks for all columns of something, and not for each by its name."""
+        return self._parsed is None or any(node.get("class") == "STAR" for node in self._parsed)
+
     def past(self, files: Collection[str]) -> str | None:
         """What it reads past the published tables, in words for a person: a function, or one of `files`; None: nothing."""
         # Whatever way to it is written, its own name stands in it.

@@ -83,11 +83,16 @@ def there(home: Home) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
+def versions_of(home: Home) -> dict[Path, int | None]:
+    """The files that there are, each with the version that it is of; None where it cannot be read."""
+    found = {path: _made_of(path) for path in sorted(folder(home).glob("*/*.duckdb"))}
+    return {path: made_of[0] if made_of else None for path, made_of in found.items()}
+
+
 def remove_older(home: Home, version: int) -> None:
     """Remove the files of versions before this one, which could not be made anew since, and those that cannot be read."""
-    for path in sorted(folder(home).glob("*/*.duckdb")):
-        made_of = _made_of(path)
-        if made_of is None or made_of[0] < version:
+    for path, made_of in versions_of(home).items():
+        if made_of is None or made_of < version:
             path.unlink(missing_ok=True)
 
 
