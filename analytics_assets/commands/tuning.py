@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.render import render
 from analytics_assets.commands.step_resources import COMMANDS
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
@@ -184,5 +185,5 @@ def _show(rows: "list[Decided]") -> None:
             say(f"{row.pool}: {row.alert}")
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, render):
     tuning.add_command(_command)

@@ -2,14 +2,16 @@
 attempt where it was not enough. A step asks for none of this: it stands around its connection.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import dagster as dg
 
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.telemetry.probe import machine_memory
+from analytics_assets.tuning.clusters import told
 from analytics_assets.tuning.in_force import NotEnoughMemory, ResourceConfig, read_in_force
 from analytics_assets.tuning.rules import FILE, TuningRules
 from analytics_assets.warehouse.home import Home
@@ -37,16 +39,22 @@ def granted(preset: ResourceConfig) -> Iterator[ResourceConfig]:
     rules: TuningRules = TuningRules.load(settings.config / FILE)
     budget = rules.memory.budget(machine_memory() // _MB)
     most = budget - rules.memory.process_mb
-    config = _in_force(context, settings, step, preset, rules, most)
+    given = told(os.environ)
+    if given is not None:
+        config, most = given.config, given.most_mb
+    else:
+        config = _in_force(context, settings, step, preset, rules, most)
     this = config.memory_of(attempt)
     if this > most:
         raise NotEnoughMemory(_too_much(step, this, most))
     wait = rules.memory.wait_minutes * 60
+    # A cluster has kept the memory for this process before it began.
+    room = nullcontext() if given is not None else memory(
+        Home(settings.home), f"{step} of run {context.run_id[:8]}", this + rules.memory.process_mb, budget,
+        wait_seconds=wait, waits=context.log.info,
+    )  # fmt: skip
     try:
-        with memory(
-            Home(settings.home), f"{step} of run {context.run_id[:8]}", this + rules.memory.process_mb, budget,
-            wait_seconds=wait, waits=context.log.info,
-        ):  # fmt: skip
+        with room:
             yield replace(config, memory_mb=this)
     except NoRoom as error:
         raise UserError(f"{step}: {error}; run it again when they have ended, or raise `wait_minutes` of {FILE}") from error
