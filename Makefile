@@ -11,13 +11,19 @@ unexport VIRTUAL_ENV
 # Tests start many processes, and each would compile all code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint dev bench bench-faults bench-tuning lock
+.PHONY: demo test test-kubernetes test-ray lint dev bench bench-faults bench-tuning lock
 
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
 
 test: .venv/.installed  # the test suite without what takes long; three processes, since some wait for others
 	@.venv/bin/python -m pytest -n 3 --dist worksteal
+
+test-kubernetes: .venv-clusters/.installed  # steps in pods, as dagster-k8s asks the API of Kubernetes for them
+	@.venv-clusters/bin/python -m pytest cluster_tests/test_kubernetes.py
+
+test-ray: .venv-clusters/.installed  # steps as jobs of a Ray cluster of two nodes on this machine
+	@.venv-clusters/bin/python -m pytest cluster_tests/test_ray.py
 
 lint: .venv/.installed  # style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
@@ -38,6 +44,7 @@ bench-tuning: .venv/.installed  # forecasts, scaling, memory and configs on the 
 lock: $(UV)  # resolve the dependencies again
 	@$(COMPILE) --group dev -o requirements.lock pyproject.toml
 	@$(COMPILE) --group bench -o benchmarks/requirements.lock
+	@$(COMPILE) --group dev --all-extras --constraints requirements.lock -o cluster_tests/requirements.lock pyproject.toml
 
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
 	@printf "installing into .venv (1.4 GB, once) "
@@ -50,6 +57,13 @@ lock: $(UV)  # resolve the dependencies again
 	@printf "installing the peers into .venv-bench (1 GB, once) "
 	@test -x .venv-bench/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-bench
 	@$(DOTS) $(UV) pip sync --quiet --python .venv-bench/bin/python benchmarks/requirements.lock
+	@touch $@
+
+.venv-clusters/.installed: cluster_tests/requirements.lock pyproject.toml | $(UV)
+	@printf "installing with Kubernetes and Ray into .venv-clusters (1.7 GB, once) "
+	@test -x .venv-clusters/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-clusters
+	@$(DOTS) $(UV) pip sync --quiet --python .venv-clusters/bin/python cluster_tests/requirements.lock
+	@$(UV) pip install --quiet --python .venv-clusters/bin/python --no-deps -e .
 	@touch $@
 
 .tools/bin/uv:

@@ -11,6 +11,7 @@ from analytics_assets.defs.capacity import CAPACITY, capacity, daily_capacity, o
 from analytics_assets.defs.conditions import AUTOMATION, with_condition
 from analytics_assets.defs.drill import restore_drill, weekly_drill
 from analytics_assets.defs.erasure import erase, erasures
+from analytics_assets.defs.executors import declared_executor
 from analytics_assets.defs.freshness import PROMISE_CHECKS, PROMISES_KEPT, TIER_SENSORS, with_tier
 from analytics_assets.defs.intake import intake
 from analytics_assets.defs.jobs import JOBS
@@ -71,7 +72,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
             weekly_drill,
         ],
         resources={**production_resources(), **(resources or {})},
-        executor=dg.in_process_executor,
+        executor=declared_executor(),
     )
 
 

@@ -7,6 +7,7 @@ import click
 
 from analytics_assets.commands.capacity import capacity
 from analytics_assets.commands.common import DONE, echo_json, json_option, pipeline, settings
+from analytics_assets.commands.render import render
 from analytics_assets.commands.step_resources import COMMANDS
 from analytics_assets.console import counted, say, show
 from analytics_assets.settings import UserError
@@ -185,5 +186,5 @@ def _show(rows: "list[Decided]") -> None:
             say(f"{row.pool}: {row.alert}")
 
 
-for _command in (capacity, *COMMANDS):
+for _command in (capacity, *COMMANDS, render):
     tuning.add_command(_command)

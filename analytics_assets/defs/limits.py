@@ -2,8 +2,9 @@
 attempt where it was not enough. A step asks for none of this: it stands around its connection.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import dagster as dg
@@ -11,6 +12,7 @@ import dagster as dg
 from analytics_assets.settings import Settings, UserError
 from analytics_assets.telemetry.probe import machine_memory
 from analytics_assets.tuning.classes import input_class
+from analytics_assets.tuning.clusters import told
 from analytics_assets.tuning.in_force import NotEnoughMemory, ResourceConfig, read_in_force
 from analytics_assets.tuning.rules import FILE, TuningRules
 from analytics_assets.warehouse.home import Home
@@ -43,16 +45,22 @@ def granted(preset: ResourceConfig) -> Iterator[ResourceConfig]:
     most = budget - rules.memory.process_mb
     before = inputs.given(context, settings)
     meter.given(before.bytes, before.rows)
-    config = _in_force(context, settings, step, preset, rules, most, input_class(before.bytes))
+    launched = told(os.environ)
+    if launched is not None:
+        config, most = launched.config, launched.most_mb
+    else:
+        config = _in_force(context, settings, step, preset, rules, most, input_class(before.bytes))
     this = config.memory_of(attempt)
     if this > most:
         raise NotEnoughMemory(_too_much(step, this, most))
     wait = rules.memory.wait_minutes * 60
+    # A cluster has kept the memory for this process before it began.
+    room = nullcontext() if launched is not None else memory(
+        Home(settings.home), f"{step} of run {context.run_id[:8]}", this + rules.memory.process_mb, budget,
+        wait_seconds=wait, waits=context.log.info,
+    )  # fmt: skip
     try:
-        with memory(
-            Home(settings.home), f"{step} of run {context.run_id[:8]}", this + rules.memory.process_mb, budget,
-            wait_seconds=wait, waits=context.log.info,
-        ):  # fmt: skip
+        with room:
             yield replace(config, memory_mb=this)
     except NoRoom as error:
         raise UserError(f"{step}: {error}; run it again when they have ended, or raise `wait_minutes` of {FILE}") from error

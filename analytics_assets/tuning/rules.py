@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from analytics_assets.settings import Declared
 
 Mode = Literal["observe", "advise", "act"]
+Executor = Literal["in_process", "kubernetes", "ray"]
 FILE = "tuning.yaml"
 
 
@@ -17,6 +18,7 @@ class MemoryRules(Declared):
     share: float = Field(0.8, ge=0.1, le=1, description="Part of the machine's memory that steps may have together.")
     budget_mb: int | None = Field(None, ge=256, le=16_777_216, description="MB instead of that share.")
     process_mb: int = Field(300, ge=0, le=65_536, description="MB that the process of a step holds beside DuckDB.")
+    pod_mb: int = Field(700, ge=0, le=65_536, description="The same of a pod or Ray job; Kubernetes ends it for more.")
     wait_minutes: float = Field(60, ge=0, le=24 * 60, description="Minutes that a step waits for memory before it fails.")
 
     def budget(self, machine_mb: int) -> int:
@@ -71,6 +73,7 @@ class TimeoutRules(Declared):
 class TuningRules(Declared):
     """The file."""
 
+    executor: Executor = Field("in_process", description="Where steps run: with their run, or each in a pod or Ray job.")
     mode: Mode = Field("advise", description="Whether steps are only measured, advised, or given what was learned.")
     steps: dict[str, Mode] = Field({}, description="The mode of single steps.")
     deadlines: dict[str, Annotated[float, Field(gt=0)]] = Field({}, description="Minutes that a step may take, by step.")
@@ -80,6 +83,17 @@ class TuningRules(Declared):
     licence: LicenceRules = LicenceRules()
     effect: EffectRules = EffectRules()
     timeouts: TimeoutRules = TimeoutRules()
+
+    @model_validator(mode="after")
+    def _largest_step(self) -> "TuningRules":
+        if self.executor != "in_process" and self.memory.budget_mb is None:
+            raise ValueError(f"what a step of {self.executor} may ask for at most is not said; add `budget_mb` to `memory`")
+        return self
+
+    @property
+    def beside_mb(self) -> int:
+        """MB that the process of a step holds beside DuckDB, where steps run."""
+        return self.memory.process_mb if self.executor == "in_process" else self.memory.pod_mb
 
     def deadline(self, step: str) -> float | None:
         """Seconds that a step may take; None: nobody said."""

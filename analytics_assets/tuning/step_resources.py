@@ -87,7 +87,7 @@ class StepResources:
     @property
     def most_mb(self) -> int:
         """The most that a step may have."""
-        return self.rules.memory.budget(self.machine_mb) - self.rules.memory.process_mb
+        return self.rules.memory.budget(self.machine_mb) - self.rules.beside_mb
 
     def history(self, con: duckdb.DuckDBPyConnection, now: datetime) -> History:
         """The runs that are known of each step."""
