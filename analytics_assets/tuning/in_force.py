@@ -155,9 +155,9 @@ def _timeouts(by_class: Mapping[str, Any]) -> dict[str, float]:
 
 def _config(found: Mapping[str, Any]) -> ResourceConfig:
     """Raises ValueError for what no step can work with."""
-    sizes = _sizes((found["memory_mb"], *found["retry_mb"]))
+    sizes = attempt_sizes((found["memory_mb"], *found["retry_mb"]))
     # A file from before there were classes has none.
-    classes = {str(name): _sizes(tuple(rungs)) for name, rungs in found.get("classes", {}).items()}
+    classes = {str(name): attempt_sizes(tuple(rungs)) for name, rungs in found.get("classes", {}).items()}
     threads = found["threads"]
     if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"{threads} are no threads")
@@ -166,7 +166,8 @@ def _config(found: Mapping[str, Any]) -> ResourceConfig:
     return ResourceConfig(sizes[0], threads, sizes[1:], str(found["source"]), ends, classes)
 
 
-def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+def attempt_sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """MB of an attempt and of those after it. Raises ValueError for what no step can have."""
     known = all(isinstance(size, int) and LEAST_MB <= size <= MOST_MB for size in sizes)
     if not sizes or not known or list(sizes) != sorted(set(sizes)):
         raise ValueError(f"{sizes} are no ascending sizes")

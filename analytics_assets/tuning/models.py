@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analytics_assets.tuning.in_force import folder
+from analytics_assets.tuning.in_force import attempt_sizes, folder
 from analytics_assets.warehouse.home import Home, replace_file
 
 FORMAT = 1
@@ -145,15 +145,8 @@ def _model(content: Mapping[str, Any]) -> Model:
 def _learned(one: Mapping[str, Any]) -> Learned:
     # A model from before there were classes has none.
     classes = {
-        name: LearnedClass(**{**known, "requests_mb": _ascending(known["requests_mb"])})
+        name: LearnedClass(**{**known, "requests_mb": attempt_sizes(tuple(known["requests_mb"]))})
         for name, known in one.get("classes", {}).items()
     }
-    changed = {"requests_mb": _ascending(one["requests_mb"]), "others": tuple(one["others"]), "classes": classes}
+    changed = {"requests_mb": attempt_sizes(tuple(one["requests_mb"])), "others": tuple(one["others"]), "classes": classes}
     return Learned(**{**one, **changed})
-
-
-def _ascending(requests: list[Any]) -> tuple[int, ...]:
-    found = tuple(map(int, requests))
-    if not found or list(found) != sorted(set(found)):
-        raise ValueError("requests do not ascend")
-    return found

@@ -146,6 +146,7 @@ def test_a_model_is_kept_by_version_and_the_one_before_is_a_step_away(home: Home
         ({"format": 9}, "model 1 is of another format; steps have their presets"),
         ({"version": 2}, "model 1 is of another format; steps have their presets"),
         ({"steps": {"sessions": {"requests_mb": [512, 128]}}}, "model 1 cannot be read (ValueError); steps have their presets"),
+        ({"steps": {"sessions": {"requests_mb": [5]}}}, "model 1 cannot be read (ValueError); steps have their presets"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_none_and_the_reason_is_told(home: Home, content: object, said: str) -> None:
