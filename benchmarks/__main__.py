@@ -24,6 +24,7 @@ BENCHMARKS = {
     "demo": "demo", "query": "query", "faults": "faults", "detector": "detector", "audit": "audit", "egress": "egress",
     "pseudonyms": "pseudonyms", "erasure": "erasure", "contention": "contention", "latency": "latency",
     "telemetry": "telemetry", "warming": "warming", "outlook": "outlook",
+    "waits": "waits",
 }  # fmt: skip
 
 

@@ -57,9 +57,10 @@ def _judged(series: Numbers, last: date, stock: bool) -> dict[int, dict[str, Any
             served[row.horizon].append(row.model)
     found = {}
     for horizon, rows in said.items():
-        came, error, referee, held = (np.array(column, float) for column in zip(*rows, strict=True))
+        all_came, errors, referees, held = (np.array(column, float) for column in zip(*rows, strict=True))
+        whole = all_came.sum()
         found[horizon] = {
-            "error": error.sum() / came.sum(), "last value": referee.sum() / came.sum(), "held": held.mean(),
+            "error": errors.sum() / whole, "last value": referees.sum() / whole, "held": held.mean(),
             "served": {name: served[horizon].count(name) / len(rows) for name in sorted(set(served[horizon]))},
         }  # fmt: skip
     return found
