@@ -150,6 +150,8 @@ def test_a_model_had_a_part_in_all_that_comes_from_what_it_computes(own: Line) -
 
     names = ("revenue_daily.revenue", "users.revenue", "events.revenue", "batches.events")
     assert [models(name) for name in names] == [[], [], [], []]
+    assert models("load_forecast.value") == [("load forecast", "its values")]
+    assert models("tuning_decisions.memory_mb") == [("step resources", "its values")]
     path = own.pipeline.settings.config / "taxonomy.yaml"
     declared = yaml.safe_load(path.read_text())
     declared["tables"]["events"]["model"] = "guesses"

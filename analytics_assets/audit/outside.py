@@ -27,7 +27,7 @@ class Head:
 
 
 # What whoever owns the folder can mend.
-_CURABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CURABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOTHING = Head(0, "0" * 64)
 
 
