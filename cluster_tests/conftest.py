@@ -24,5 +24,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DataHome]:
     """Parametrized with the name of the executor."""
     with a_data_home(tmp_path) as home:
         (home.settings.config / "limits.yaml").write_text("storage: {memory_mb: 128, threads: 1}\n")
-        (home.settings.config / "tuning.yaml").write_text(f"executor: {request.param}\nmemory: {{budget_mb: 3000, pod_mb: 300}}\n")
+        (home.settings.config / "tuning.yaml").write_text(
+            f"executor: {request.param}\nmemory: {{budget_mb: 3000, pod_mb: 300}}\n"
+        )
         yield home

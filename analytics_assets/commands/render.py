@@ -6,17 +6,17 @@ import click
 import yaml
 
 from analytics_assets.commands.common import DONE, settings
-from analytics_assets.settings import UserError
 
 _KUBERNETES = """\
 # As of {now:%Y-%m-%d %H:%M} UTC, for dagster-k8s' k8s_job_executor: run config of a job, for the launchpad or `run_config`.
 # What is kept for a pod is enough for its first attempt, and the largest one fits below the limit; where {file} says
 # `executor: kubernetes`, each attempt asks for its own instead, and none of this is needed.
+# DuckDB has {most:,} MB at most, by `memory` of {file}.
 """
 _RAY = """\
 # As of {now:%Y-%m-%d %H:%M} UTC, for dagster-ray's ray_executor: the `op_tags` of each step (it reads none from run config),
 # enough for the largest attempt; where {file} says `executor: ray`, each attempt asks for its own instead, and none of this
-# is needed.
+# is needed. DuckDB has {most:,} MB at most, by `memory` of {file}.
 """
 
 
@@ -27,6 +27,7 @@ _RAY = """\
 def render(cluster: str | None, job: str | None) -> int:
     """What is in force for each step, as a config of Kubernetes or Ray."""
     from analytics_assets.defs.executors import allotted
+    from analytics_assets.defs.run import steps_of
     from analytics_assets.events.intake import utc_now
     from analytics_assets.tuning.clusters import ask, for_kubernetes, for_ray
     from analytics_assets.tuning.rules import FILE
@@ -34,24 +35,14 @@ def render(cluster: str | None, job: str | None) -> int:
     if cluster is None:
         raise click.UsageError("say for which cluster: --kubernetes or --ray")
     content: dict[str, Any] = {}
-    for step in _steps(job):
+    most_mb = 0
+    for step in steps_of(job):
         given, rules = allotted(settings(), step)
-        asked = ask(given, rules.memory.pod_mb)
+        most_mb, asked = given.most_mb, ask(given, rules.memory.pod_mb)
         content[step] = for_kubernetes(asked) if cluster == "kubernetes" else {"dagster-ray/config": for_ray(asked)}
     if cluster == "kubernetes":
         content = {"execution": {"config": {"per_step_k8s_config": content}}}
     comment = _KUBERNETES if cluster == "kubernetes" else _RAY
-    click.echo(comment.format(now=utc_now(), file=FILE) + yaml.safe_dump(content, sort_keys=False, width=1000), nl=False)
+    click.echo(comment.format(now=utc_now(), file=FILE, most=most_mb), nl=False)
+    click.echo(yaml.safe_dump(content, sort_keys=False, width=1000), nl=False)
     return DONE
-
-
-def _steps(job: str | None) -> list[str]:
-    """The steps of a job by their names, or of all jobs. Raises UserError for a job that there is none of."""
-    from analytics_assets.definitions import build_definitions
-
-    jobs = {one.name: one for one in build_definitions().resolve_all_job_defs()}
-    if job is not None and job not in jobs:
-        known = sorted(name for name in jobs if not name.startswith("__"))
-        raise UserError(f"there is no job {job}; there are {', '.join(known)}")
-    chosen = jobs.values() if job is None else [jobs[job]]
-    return sorted({node.name for one in chosen for node in one.nodes})

@@ -49,3 +49,13 @@ class Jobs:
                     check = f"{verdict.check_name} on {verdict.asset_key.to_user_string()}"
                     raise CheckFailed(f"the check {check} failed; the published version stays as it is")
         return result
+
+
+def steps_of(job: str | None) -> list[str]:
+    """The steps of a job by their names, or of all jobs. Raises UserError for a job that there is none of."""
+    jobs = {one.name: one for one in build_definitions().resolve_all_job_defs()}
+    if job is not None and job not in jobs:
+        known = ", ".join(sorted(name for name in jobs if not name.startswith("__")))
+        raise UserError(f"there is no job {job}; there are {known}")
+    chosen = jobs.values() if job is None else [jobs[job]]
+    return sorted({node.name for one in chosen for node in one.nodes})
