@@ -11,7 +11,7 @@ unexport VIRTUAL_ENV
 # Tests start many processes, and each would compile all code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-kubernetes test-ray lint dev bench bench-faults bench-tuning lock
+.PHONY: demo test test-kubernetes test-ray lint dev bench bench-faults bench-tuning bench-own-runs lock
 
 demo: .venv/.installed  # the whole way on the bundled real data
 	@.venv/bin/analytics demo
@@ -40,6 +40,9 @@ bench-faults: .venv/.installed  # what is too long for every change: random kill
 DATA ?= ../shared/data
 bench-tuning: .venv/.installed  # forecasts, scaling, memory and configs on the traces of a folder: make bench-tuning DATA=folder
 	@.venv/bin/python -m benchmarks.tuning --data $(DATA)
+
+bench-own-runs: .venv/.installed  # this pipeline under many limits and sizes, predicted and measured; goes on where it was stopped
+	@.venv/bin/python -m benchmarks own-runs --work $(ANALYTICS_HOME)/bench/own-runs
 
 lock: $(UV)  # resolve the dependencies again
 	@$(COMPILE) --group dev -o requirements.lock pyproject.toml

@@ -97,6 +97,7 @@ def _row(part: str, ours: Sequence[Played], blind: Sequence[Played], rule: Seque
         row[f"kills {name}"] = sum(one.kills for one in played)
         row[f"tasks killed {name}"] = sum(one.kills > 0 for one in played)
     told = [one for one in ours[rows] if one.bound is not None]
+    told_blind = [one for one in blind[rows] if one.bound is not None]
     row["preset wasted"] = sum((one.case.task.preset - one.case.peak) * one.case.seconds for one in ours[rows]) / HOUR
     row["used"] = sum(one.case.peak * one.case.seconds for one in ours[rows]) / HOUR
     row["asked by"] = Counter(
@@ -104,8 +105,10 @@ def _row(part: str, ours: Sequence[Played], blind: Sequence[Played], rule: Seque
     )
     row["cold tasks"] = sum(one.cold for one in ours[rows])
     row["told"] = len(told)
-    row["covered memory"] = _share([one.case.peak <= one.bound.value for one in told if one.bound])
-    row["covered seconds"] = _share([one.case.seconds <= one.bound_seconds.value for one in told if one.bound_seconds])
+    for name, those in (("", told), (" without input", told_blind)):
+        row[f"covered memory{name}"] = _share([one.case.peak <= one.bound.value for one in those if one.bound])
+        held = [one.case.seconds <= one.bound_seconds.value for one in those if one.bound_seconds]
+        row[f"covered seconds{name}"] = _share(held)
     return row
 
 
@@ -155,6 +158,7 @@ def _said(found: dict[str, dict[str, Any]]) -> list[str]:
             f" {row['cold ours']:,.0f}), without input {row['wasted without input']:,.0f}, rule {row['wasted rule']:,.0f} (cold"
             f" {row['cold rule']:,.0f}), declared request {row['preset wasted']:,.0f}; tasks killed: ours"
             f" {row['tasks killed ours']:,}, rule {row['tasks killed rule']:,}; cold: {row['cold tasks']:,} tasks; bound held"
-            f" {row['covered memory']:.1%} (memory) and {row['covered seconds']:.1%} (time) of {row['told']:,}"
+            f" {row['covered memory']:.1%} (memory) and {row['covered seconds']:.1%} (time) of {row['told']:,}, without input"
+            f" {row['covered memory without input']:.1%} and {row['covered seconds without input']:.1%}"
         )
     return said

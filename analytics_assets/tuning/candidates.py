@@ -52,7 +52,7 @@ class Runs:
         varied = usable and bool(np.ptp(x, axis=0).any())
         row = np.asarray(features, np.float64)
         for name, predicted in (
-            ("linear in input", _linear),
+            ("linear in input", linear),
             ("nearest inputs", _nearest),
         ):
             values.append(predicted(x, y, row) if varied and len(y) >= LEAST[name] else np.nan)
@@ -76,7 +76,7 @@ class Runs:
         return float(model(row))
 
 
-def _linear(x: Numbers, y: Numbers, row: Numbers) -> float:
+def linear(x: Numbers, y: Numbers, row: Numbers) -> float:
     """A straight line in the size of the input, by least squares of the relative error; falling ones are flat."""
     size = float(x[:, 0].mean()) or 1.0
     weights = 1 / y

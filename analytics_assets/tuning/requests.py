@@ -142,8 +142,8 @@ class Requests:
         name.runs.add(task.features, peak)
         name.preset = task.preset
         name.kills = [kill for kill in name.kills if kill >= name.runs.most]
-        self._memory.learn(task.name, peak, run.bound)
-        self._seconds.learn(task.name, part, run.bound_seconds)
+        self._memory.learn(task.name, peak, run.bound, task.features)
+        self._seconds.learn(task.name, part, run.bound_seconds, task.features)
 
     def decide(self, task: Task) -> Decision:
         """The requests for a task, from what is known now."""
@@ -156,7 +156,7 @@ class Requests:
         place = int(best.argmin())
         if best[place] >= scores[PRESET, 0]:
             place, ladder[PRESET], best[PRESET] = PRESET, 0, scores[PRESET, 0]
-        bound, seconds = self._memory.bound(task.name), self._seconds.bound(task.name)
+        bound, seconds = self._memory.bound(task.name, task.features), self._seconds.bound(task.name, task.features)
         reasons = [_told(count)]
         if place == PRESET:
             reasons.append("nothing is better than the declared preset in the back-test")

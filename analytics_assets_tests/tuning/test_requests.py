@@ -180,6 +180,35 @@ def test_a_bound_holds_as_often_as_it_says_from_the_second_run_of_a_name_on(spre
     assert 0.92 <= np.mean(held) <= 0.98
 
 
+def told_of(count: int, slope: float) -> tuple[Bounds, list[tuple[int, float, float]]]:
+    """Runs of six names with inputs that lie a hundredfold apart; of each its place, input, and the bound over its value."""
+    random, bounds, said = np.random.default_rng(11), Bounds(0.95), []
+    for place in range(count):
+        name, size = place % 6, float(random.choice([4.0, 16.0, 64.0, 180.0, 540.0]))
+        value = float((1 + name + slope * size) * np.exp(0.1 * random.normal()))
+        upper = bounds.bound(name, (size,))
+        if upper is not None:
+            said.append((place, size, upper.value / value))
+        bounds.learn(name, value, upper, (size,))
+    return bounds, said
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.05])
+def test_a_bound_holds_for_few_runs_of_few_names_whether_or_not_they_follow_their_input(slope: float) -> None:
+    _, said = told_of(6 * 60, slope)
+    assert 0.92 <= np.mean([ratio >= 1 for _, _, ratio in said]) <= 0.98
+    # Near, for small inputs and for large ones.
+    assert all(np.median([ratio for place, size, ratio in said if place > 100 and size == one]) < 1.6 for one in (4.0, 540.0))
+
+
+def test_a_bound_of_an_input_is_not_that_of_another() -> None:
+    bounds, _ = told_of(6 * 20, 0.05)
+    small, large, unknown = (bounds.bound(1, features) for features in ((4.0,), (540.0,), ()))
+    assert small is not None and large is not None and unknown is not None
+    assert large.typical / small.typical == pytest.approx((2 + 27) / (2 + 0.2), rel=0.2)
+    assert small.typical < unknown.typical < large.typical
+
+
 @pytest.mark.parametrize(("floor", "ceiling"), [(0.0, 1.0), (2.0, 1.0), (1.0, float("inf"))])
 def test_a_floor_and_a_ceiling_that_leave_no_request_are_refused(floor: float, ceiling: float) -> None:
     with pytest.raises(ValueError, match="leave no request"):
