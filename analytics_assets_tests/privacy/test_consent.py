@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from analytics_assets.declarations import faults
 from analytics_assets.events.days import mark_built, unsettled
 from analytics_assets.events.forget import forget
 from analytics_assets.events.intake import INTAKE_LOCK
@@ -160,7 +161,7 @@ def test_a_wrong_line_is_one_sentence_with_its_place(line: Line, change: dict[st
         _ = line.pipeline.consents.declared
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert list(line.pipeline.faults()) == ["consent.yaml"]
+    assert list(faults(line.pipeline)) == ["consent.yaml"]
 
 
 @pytest.mark.parametrize("left", ["", "default: opt_out\n", "purposes: {analytics: []}\n"])
