@@ -67,8 +67,9 @@ def look(stages: "Pipeline", con: "duckdb.DuckDBPyConnection", now: datetime, ru
         looked = StepResources.declared(stages.settings).look(con, now, frozen)
         changed = [row for row in looked.decisions if row.kind in _CHANGES]
         act.outcome = "done" if changed else "unchanged"
+        # Of which inputs and times, `tuning_decisions` tells: an entry holds plain words alone.
         told = [
-            f"{row.kind} {row.step}: {row.reasons}" if row.kind == "timeout"
+            f"timeout of {row.step}" if row.kind == "timeout"
             else f"{row.kind} {row.step} from {row.was_mb} to {row.memory_mb} MB"
             for row in changed
         ]  # fmt: skip

@@ -19,7 +19,8 @@ from analytics_assets_tests.test_cli import analytics
 from analytics_assets_tests.tuning.steps import MB, a_row
 
 # A step as `test_limits` has it, that ran once a day and needed a quarter of what it had.
-SMALL = {"step": "small", "assets": '["small"]', "config_source": "default", "duckdb_peak_bytes": 120 * MB}
+SMALL = {"step": "small", "assets": '["small"]', "config_source": "default", "duckdb_peak_bytes": 120 * MB,
+         "input_bytes": 5 * MB}  # fmt: skip
 
 
 @pytest.fixture
@@ -54,7 +55,8 @@ def test_what_is_learned_is_applied_where_a_person_says_act_and_one_command_take
     assert limits(run(home, small)[0]) == [("success", 512, "default")]
     (home.settings.config / "tuning.yaml").write_text("steps: {small: act}\n")
     ran(stages, now, 40)
-    assert decided(stages, now) == ["change"]
+    assert decided(stages, now) == ["change", "timeout"]
+    assert "timeout of small" in analytics("audit", "report", "--json").out
     told = analytics("tuning", "explain", "small").out
     assert "by model 1 since" in told and "Its baseline: 40 runs" in told
     ((outcome, memory, source),) = limits(run(home, small)[0])
