@@ -23,7 +23,8 @@ def replay(
     `only` chooses by columns of `rejected_events` (None: any value). What a person set aside is only taken when `reason` names
     it. With `dry_run` nothing changes: the reports say what would happen.
     """
-    rejected = intake.rejected.snapshot().select()
+    stored = intake.rejected.snapshot()
+    rejected = stored.select()
     chosen = [f"{identifier(name)} = {literal(value)}" for name, value in only.items() if value is not None]
     chosen += [f"not starts_with(reason, '{SET_ASIDE}')"] if only.get("reason") is None else []
     con.execute(f"create or replace temp table again as select * from ({rejected}) where {' and '.join(chosen)}")
@@ -36,7 +37,9 @@ def replay(
             "order by record_digest, copy",
             [name, landed_for],
         ).fetchall()
-        content = hashlib.sha256(repr((name, landed_for, now.isoformat(), rows)).encode()).hexdigest()[:32]
+        # The same records, set aside once more, are another batch, whatever the clock says.
+        said = (name, landed_for, now.isoformat(), stored.version, rows)
+        content = hashlib.sha256(repr(said).encode()).hexdigest()[:32]
         batch = Batch(content, name, landed_for, "rejected_events", 0, now, known.twin_lookback, "replayed")
         again = partial(slices_from_raw, con, [row[0] for row in rows], known, tenant=landed_for, received_at=now)
         reports.append(intake.replay(con, batch, again, dry_run=dry_run))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from analytics_assets.aside import Chosen, Wanted, set_aside
@@ -221,6 +221,7 @@ KINDS = st.lists(st.sampled_from(["load", "aside", "back", "again"]), min_size=1
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(KINDS)
+@example(["aside", "back", "back", "aside"])
 def test_in_any_order_every_record_is_in_one_place(tmp_path_factory: pytest.TempPathFactory, kinds: list[str]) -> None:
     folder = tmp_path_factory.mktemp("any")
     with Line.at(folder / "home", a_config(folder / "config")) as line:
